@@ -1,0 +1,1 @@
+"""Information-theoretic generalization bounds for low-rank and sparse adapters. Imports no torch."""
