@@ -1,0 +1,1 @@
+"""Fine-tuning runs, measured generalization, landscapes, spectra, curvature and their comparison."""

@@ -1,0 +1,1 @@
+"""Benchmarks behind ``make bench``: medians of interleaved repeats, ratios against a peer in the same run."""

@@ -1,0 +1,60 @@
+"""The command line: ``python -m analysis SUBCOMMAND``, a thin layer over the same functions users import.
+
+Exit status: 0 done, 1 a run failed, 2 wrong usage or bad input (one line on standard error, no traceback).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from analysis import commands
+from analysis.store import RunFailure
+
+__all__ = ["main"]
+
+
+def _command_modules() -> dict[str, ModuleType]:
+    names = sorted(info.name for info in pkgutil.iter_modules(commands.__path__))
+    return {name: importlib.import_module(f"analysis.commands.{name}") for name in names}
+
+
+def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="Fine-tune with eleven adapters, measure generalization, and evaluate its bounds.",
+        epilog="Every subcommand has its own --help.",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
+    for name, module in modules.items():
+        subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(subparser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the words after the program's name; ``sys.argv[1:]`` by default.
+
+    Returns:
+        The exit status.
+    """
+    modules = _command_modules()
+    args = _parser(modules).parse_args(argv)
+    try:
+        return int(modules[args.command].main(args))
+    except KeyboardInterrupt:
+        print(f"{args.command}: interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, RunFailure) as error:
+        if args.traceback:
+            raise
+        print(f"{args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1 if isinstance(error, RunFailure) else 2

@@ -1,0 +1,153 @@
+"""Records on disk: JSON written whole or not at all, keyed by the hash of their configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "RunFailure",
+    "atomic_write_json",
+    "atomic_write_text",
+    "check_writable",
+    "config_key",
+    "read_json",
+    "write_result",
+]
+
+
+class RunFailure(RuntimeError):
+    """A run that started and failed; its record says where."""
+
+
+def check_writable(folder: str | Path) -> Path:
+    """Create a folder if needed and make sure that it can be written to.
+
+    Raises:
+        ValueError: if it cannot be created or written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"folder {str(folder)!r} cannot be written to: {error.strerror}; give a writable one"
+        ) from None
+    return folder
+
+
+def atomic_write_text(path: str | Path, text: str) -> Path:
+    """Write a text file whole or not at all: to a temporary file beside it, then rename.
+
+    Raises:
+        ValueError: if the folder cannot be written to.
+    """
+    path = Path(path)
+    check_writable(path.parent)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy scalars, arrays and paths into JSON's own types; NaN and infinities into their names."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, (Sequence, set, frozenset)):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
+    raise TypeError(f"a record holds numbers, strings, lists and mappings, got {type(value).__name__}")
+
+
+def atomic_write_json(path: str | Path, obj: Any) -> Path:
+    """Write strict JSON whole or not at all; NaN and infinities are kept by name ("nan", "inf", "-inf").
+
+    Raises:
+        TypeError: if ``obj`` holds something JSON has no word for.
+        ValueError: if the folder cannot be written to.
+    """
+    return atomic_write_text(path, json.dumps(_plain(obj), indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        ValueError: if the file is missing, truncated, or holds no JSON object; the message names it.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"no record at {str(path)!r}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"record {str(path)!r} is corrupt or truncated ({error}); delete it to run it again") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"record {str(path)!r} holds a {type(record).__name__}, expected a JSON object")
+    return record
+
+
+def config_key(config: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that name a configuration, whatever the order of its keys.
+
+    >>> config_key({"a": 1, "b": 2}) == config_key({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(_plain(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_result(
+    path: str | Path,
+    *,
+    provenance: Mapping[str, Any],
+    values: Mapping[str, Any] | None = None,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+    series: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write one committed result file, from which the report and its figures are built.
+
+    Args:
+        path: ``report/results/<topic>.json``.
+        provenance: from ``analysis.provenance.provenance``.
+        values: numbers and strings by key, as the report's text names them.
+        tables: name -> {"columns": [...], "rows": [[...], ...]}.
+        series: name -> data of a figure.
+
+    Raises:
+        ValueError: if a table's row does not fit its columns.
+    """
+    for name, table in (tables or {}).items():
+        width = len(table["columns"])
+        for row in table["rows"]:
+            if len(row) != width:
+                raise ValueError(f"table {name!r} has {width} columns, got a row of {len(row)}")
+    return atomic_write_json(
+        path, {"provenance": provenance, "values": values or {}, "tables": tables or {}, "series": series or {}}
+    )
