@@ -1,0 +1,47 @@
+"""environment.yml, pyproject.toml and requirements.lock say the same."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def _locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().split()
+    pairs = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^=\s]+)", line) for line in lines]
+    assert all(pairs), "every line of the lock pins one version"
+    return {canonicalize_name(pair[1]): pair[2] for pair in pairs if pair}
+
+
+def test_every_requirement_of_the_project_is_pinned_inside_its_range():
+    locked = _locked()
+    wanted = [
+        *PROJECT["dependencies"],
+        *PROJECT["optional-dependencies"]["dev"],
+        *PROJECT["optional-dependencies"]["dask"],
+    ]
+    for text in wanted:
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        if name == PROJECT["name"]:
+            continue
+        assert name in locked, f"{name} is not in requirements.lock"
+        assert requirement.specifier.contains(Version(locked[name])), f"{name} {locked[name]} is outside {text}"
+
+
+def test_torch_is_pinned_to_the_release_with_a_cpu_build():
+    assert _locked()["torch"] == "2.13.0"
+
+
+def test_conda_users_get_the_lock_and_the_project():
+    text = (ROOT / "environment.yml").read_text()
+    assert re.search(rf"^name: {PROJECT['name']}$", text, re.M)
+    assert re.search(r"^  - python=3\.11$", text, re.M)
+    assert re.findall(r"^      - (.+)$", text, re.M) == ["-r requirements.lock", "-e ."]
+    assert PROJECT["requires-python"] == ">=3.11"
