@@ -1,0 +1,121 @@
+"""Build the report from committed results: numbers by key, figures, LaTeX, PDF; and the site.
+
+``python report/build.py`` builds report/report.pdf; ``--figures`` only the figures; ``--check`` builds twice and
+compares the bytes; ``--site`` writes site/index.html. Nothing here measures anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import typst
+
+from analysis.store import atomic_write_json, atomic_write_text, read_json
+
+REPORT = Path(__file__).resolve().parent
+RESULTS = REPORT / "results"
+GENERATED = REPORT / "generated"
+
+
+class BuildError(RuntimeError):
+    """The report cannot be built; the message says why in one line."""
+
+
+def load_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """Merge every result file: keys are prefixed by the file's name, ``bounds/roberta-base/cla``."""
+    merged: dict[str, dict[str, Any]] = {"values": {}, "tables": {}, "series": {}, "provenance": {}}
+    for path in sorted(folder.glob("*.json")):
+        record = read_json(path)
+        for part in ("values", "tables", "series"):
+            for key, value in record.get(part, {}).items():
+                merged[part][f"{path.stem}/{key}"] = value
+        merged["provenance"][path.stem] = record.get("provenance", {})
+    return merged
+
+
+def latex_table(table: dict[str, Any]) -> str:
+    """Write one table as LaTeX, for people who write in it."""
+
+    def cell(value: object) -> str:
+        text = f"{value:.4g}" if isinstance(value, float) else "--" if value is None else str(value)
+        for mark in "&%_#":
+            text = text.replace(mark, "\\" + mark)
+        return text
+
+    lines = [
+        f"\\begin{{tabular}}{{l{'r' * (len(table['columns']) - 1)}}}\n\\hline",
+        " & ".join(cell(name) for name in table["columns"]) + r" \\ \hline",
+        *(" & ".join(cell(value) for value in row) + r" \\" for row in table["rows"]),
+        "\\hline\n\\end{tabular}\n",
+    ]
+    return "\n".join(lines)
+
+
+def write_generated(results: dict[str, dict[str, Any]]) -> None:
+    """Write what main.typ reads, and every table as LaTeX."""
+    atomic_write_json(GENERATED / "results.json", results)
+    for key, table in results["tables"].items():
+        atomic_write_text(GENERATED / "latex" / f"table-{key.replace('/', '-')}.tex", latex_table(table))
+
+
+def compile_pdf() -> bytes:
+    """Compile main.typ; an unknown key, an overflow or an error of its language stops the build."""
+    try:
+        return typst.compile(str(REPORT / "main.typ"), root=str(REPORT), ignore_system_fonts=True, timestamp=0)
+    except typst.TypstError as error:
+        raise BuildError(" ".join([error.message, *error.hints, *error.trace[:1]])) from None
+
+
+def check_keys(results: dict[str, dict[str, Any]]) -> None:
+    """Fail when a result's key is used nowhere: a number that nobody reads is a number that nobody checks."""
+    for part, label in (("values", "<used-key>"), ("tables", "<used-table>")):
+        found = json.loads(
+            typst.query(str(REPORT / "main.typ"), label, field="value", root=str(REPORT), ignore_system_fonts=True)
+        )
+        unused = sorted(set(results[part]) - set(found))
+        if unused:
+            raise BuildError(f"{len(unused)} result {part} used nowhere in main.typ: {', '.join(unused)}")
+
+
+def build_report(*, check: bool) -> None:
+    """Build report.pdf; with ``check``, twice, and compare the bytes."""
+    results = load_results()
+    write_generated(results)
+    pdf = compile_pdf()
+    check_keys(results)
+    if check and hashlib.sha256(compile_pdf()).digest() != hashlib.sha256(pdf).digest():
+        raise BuildError("two builds of the same results differ")
+    temporary = REPORT / ".report.pdf.tmp"
+    temporary.write_bytes(pdf)
+    temporary.replace(REPORT / "report.pdf")
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="build twice and compare the bytes")
+    parser.add_argument("--figures", action="store_true", help="only rebuild the figures")
+    parser.add_argument("--site", action="store_true", help="write site/index.html from the same results")
+    args = parser.parse_args()
+    start = time.perf_counter()
+    try:
+        build_report(check=args.check)
+    except (BuildError, ValueError) as error:
+        print(f"report: error: {error}", file=sys.stderr)
+        return 1
+    print(f"report: report/report.pdf built in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
