@@ -19,6 +19,7 @@ import matplotlib
 matplotlib.use("agg")
 
 import typst
+from equations import EQUATIONS
 
 from analysis.store import atomic_write_json, atomic_write_text, read_json
 
@@ -64,6 +65,9 @@ def latex_table(table: dict[str, Any]) -> str:
 def write_generated(results: dict[str, dict[str, Any]]) -> None:
     """Write what main.typ reads, and every table as LaTeX."""
     atomic_write_json(GENERATED / "results.json", results)
+    atomic_write_json(GENERATED / "equations.json", {key: typst_source for key, (typst_source, _) in EQUATIONS.items()})
+    latex = [f"% {key}\n\\begin{{equation}}\n{source}\n\\end{{equation}}\n" for key, (_, source) in EQUATIONS.items()]
+    atomic_write_text(GENERATED / "latex" / "equations.tex", "\n".join(latex))
     for key, table in results["tables"].items():
         atomic_write_text(GENERATED / "latex" / f"table-{key.replace('/', '-')}.tex", latex_table(table))
 
@@ -77,14 +81,15 @@ def compile_pdf() -> bytes:
 
 
 def check_keys(results: dict[str, dict[str, Any]]) -> None:
-    """Fail when a result's key is used nowhere: a number that nobody reads is a number that nobody checks."""
-    for part, label in (("values", "<used-key>"), ("tables", "<used-table>")):
+    """Fail when a key is used nowhere: a number that nobody reads is a number that nobody checks."""
+    known = {"values": results["values"], "tables": results["tables"], "equations": EQUATIONS}
+    for part, label in (("values", "<used-key>"), ("tables", "<used-table>"), ("equations", "<used-equation>")):
         found = json.loads(
             typst.query(str(REPORT / "main.typ"), label, field="value", root=str(REPORT), ignore_system_fonts=True)
         )
-        unused = sorted(set(results[part]) - set(found))
+        unused = sorted(set(known[part]) - set(found))
         if unused:
-            raise BuildError(f"{len(unused)} result {part} used nowhere in main.typ: {', '.join(unused)}")
+            raise BuildError(f"{len(unused)} {part} used nowhere in main.typ: {', '.join(unused)}")
 
 
 def build_report(*, check: bool) -> None:
