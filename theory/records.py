@@ -1,4 +1,4 @@
-"""Plain records of what a training run really changed: the meeting point of adapters and bounds.
+"""Plain records: what a training run really changed, and what a bound says.
 
 ``adapters.describe`` writes them, ``theory.bounds.from_update`` reads them; JSON can hold them.
 A bound must go by what was trained, never by the method's name (arXiv:2606.13767's public code
@@ -7,9 +7,14 @@ runs methods that differ from the ones it names).
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypedDict
 
-__all__ = ["UpdateRecord"]
+from theory.checks import check_choice, check_number, check_probability
+
+__all__ = ["Bound", "UpdateRecord", "bounds_frame", "exp_or_inf"]
 
 
 class UpdateRecord(TypedDict):
@@ -49,3 +54,101 @@ class UpdateRecord(TypedDict):
     norm_base: float
     norm_merged: float
     seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What one bound says, with everything that must be said with its number.
+
+    Give ``value`` or ``log_value``; the other follows. ``value`` is infinite where it exceeds float64,
+    ``log_value`` is then still finite.
+
+    Attributes:
+        name: short name, unique within a table.
+        value: the bound, in ``unit``.
+        log_value: its natural logarithm.
+        kind: ``"expectation"`` (over the sample and the training's randomness) or ``"high-probability"``.
+        source: theorem and arXiv number.
+        assumptions: what must hold, one sentence each.
+        loss_range: length of the loss's interval; infinite for an unbounded loss.
+        unit: ``"loss"`` for a generalization error, else for example ``"nats"``.
+        confidence: 1 - delta of a high-probability bound; None in expectation.
+        measured: names of the inputs that were measured on data; the rest is known a priori.
+        bits: description length that entered, in bits; None where there is none.
+        vacuous: whether the value reaches the loss's range (or is infinite), so that it says nothing.
+
+    Raises:
+        ValueError: if neither value is given, a number is NaN or negative, or kind and confidence disagree.
+
+    >>> bound = Bound(name="direct", value=21.1, kind="expectation", source="arXiv:1705.07809")
+    >>> bound.vacuous, round(bound.log_value, 3)
+    (True, 3.049)
+    """
+
+    name: str
+    kind: Literal["expectation", "high-probability"]
+    source: str
+    value: float = math.nan
+    log_value: float = math.nan
+    assumptions: tuple[str, ...] = ()
+    loss_range: float = 1.0
+    unit: str = "loss"
+    confidence: float | None = None
+    measured: tuple[str, ...] = ()
+    bits: float | None = None
+    vacuous: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, ("expectation", "high-probability"))
+        check_number("loss_range", self.loss_range, positive=True, finite=False)
+        if (self.kind == "expectation") != (self.confidence is None):
+            raise ValueError(f"confidence must be given for a high-probability bound alone, got {self.confidence}")
+        if self.confidence is not None:
+            check_probability("confidence", self.confidence)
+        if math.isnan(self.log_value):
+            value = check_number("value", self.value, finite=False)
+            object.__setattr__(self, "log_value", math.log(value) if value > 0 else -math.inf)
+        elif math.isnan(self.value):
+            object.__setattr__(self, "value", exp_or_inf(self.log_value))
+        vacuous = self.unit == "loss" and (self.value >= self.loss_range or math.isinf(self.value))
+        object.__setattr__(self, "vacuous", vacuous)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a plain dictionary that JSON can hold (infinities aside)."""
+        return {**asdict(self), "assumptions": list(self.assumptions), "measured": list(self.measured)}
+
+
+def exp_or_inf(log_value: float) -> float:
+    """Return exp(log_value), infinite where that exceeds float64.
+
+    >>> exp_or_inf(0.0), exp_or_inf(1000.0)
+    (1.0, inf)
+    """
+    try:
+        return math.exp(log_value)
+    except OverflowError:
+        return math.inf
+
+
+def bounds_frame(bounds: Iterable[Bound]) -> Any:
+    """Return bounds as a pandas data frame, one row each.
+
+    Args:
+        bounds: the records.
+
+    Returns:
+        A data frame with the columns bound, value, log_value, unit, kind, confidence, loss_range, vacuous,
+        bits, source, assumptions, measured; the last two joined by semicolons.
+    """
+    import pandas as pd
+
+    columns = ["bound", "value", "log_value", "unit", "kind", "confidence", "loss_range", "vacuous", "bits"]
+    columns += ["source", "assumptions", "measured"]
+    rows = []
+    for bound in bounds:
+        row = bound.to_dict()
+        row["bound"] = row.pop("name")
+        row["assumptions"] = "; ".join(bound.assumptions)
+        row["measured"] = "; ".join(bound.measured)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=columns)

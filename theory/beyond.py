@@ -1,0 +1,223 @@
+r"""Bounds beyond table 1 of arXiv:2606.13767: count what is trained, use that W0 came before the sample.
+
+The pretrained weights are independent of the fine-tuning sample S, so two facts are free:
+
+* :math:`I(W_0 + dW; S) = I(dW; S)`: Xu and Raginsky's bound applies to the fine-tuned network itself, and
+  no correction term is due (the lemma on adapters in arXiv:2402.16842);
+* :math:`E\,gen(W_0) = 0`: the excess loss over W0 has the same expected gap as the loss.
+"""
+
+from __future__ import annotations
+
+import math
+
+from theory.checks import check_integer, check_number
+from theory.perturbation import Phi
+from theory.records import Bound, exp_or_inf
+from theory.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
+
+__all__ = ["direct", "excess", "gauge_fixed_numbers", "information", "log2_binomial", "perturbation"]
+
+ADAPTERS = "lemma on adapters, arXiv:2402.16842, from theorem 1 of arXiv:1705.07809"
+INDEPENDENT = "the pretrained weights, and every frozen or random factor, were fixed independently of the sample"
+COUNTED = "the bits describe everything that depends on the sample"
+REACHABLE = "loss_change bounds |loss(W0+dW) - loss(W0)| for every update that the algorithm can reach, not for one"
+
+
+def information(
+    nats: float,
+    *,
+    num_examples: int,
+    sigma: float = 0.5,
+    loss_range: float | None = None,
+    measured: tuple[str, ...] = (),
+) -> Bound:
+    r"""Evaluate :math:`|E\,gen| \le \sqrt{2 \sigma^2 I(W;S)/n}` (Xu and Raginsky, arXiv:1705.07809).
+
+    Args:
+        nats: I(W;S), or an upper bound of it.
+        num_examples: n.
+        sigma: sub-Gaussian parameter of the loss.
+        loss_range: length of the loss's interval; 2 sigma by default.
+        measured: names of inputs that were measured on data.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> round(information(2.0, num_examples=100).value, 6)
+    0.1
+    """
+    check_number("nats", nats)
+    log_value = description_log(nats / math.log(2), num_examples=num_examples, sigma=sigma)
+    return Bound(
+        name="information",
+        log_value=log_value,
+        kind="expectation",
+        source=XU_RAGINSKY,
+        assumptions=(EXPECTATION, SUB_GAUSSIAN),
+        loss_range=resolve_range(loss_range, sigma),
+        measured=measured,
+        bits=nats / math.log(2),
+    )
+
+
+def direct(
+    bits: float,
+    *,
+    num_examples: int,
+    sigma: float = 0.5,
+    loss_range: float | None = None,
+    name: str = "direct",
+    assumptions: tuple[str, ...] = (),
+) -> Bound:
+    r"""Bound the fine-tuned network by the bits of its update: :math:`\sigma\sqrt{2 \ln 2 \cdot bits / n}`.
+
+    With bits = q X it is table 1 without Phi_W0, hence never larger. Picking a checkpoint or a learning rate
+    costs nothing here: whatever was picked lies in the same set of 2^bits networks. A choice that the decoder
+    must be told (a seed, a rank, which columns) belongs to the bits.
+
+    Args:
+        bits: length of a description of everything that depends on the sample: adapter, head, side information.
+        num_examples: n.
+        sigma: sub-Gaussian parameter of the loss.
+        loss_range: length of the loss's interval; 2 sigma by default.
+        name: the record's name.
+        assumptions: what the description assumes.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> round(direct(16 * 294912, num_examples=3668).value, 1)
+    21.1
+    """
+    return Bound(
+        name=name,
+        log_value=description_log(bits, num_examples=num_examples, sigma=sigma),
+        kind="expectation",
+        source=ADAPTERS,
+        assumptions=(EXPECTATION, SUB_GAUSSIAN, INDEPENDENT, COUNTED, *assumptions),
+        loss_range=resolve_range(loss_range, sigma),
+        bits=bits,
+    )
+
+
+def excess(
+    bits: float,
+    *,
+    loss_change: float,
+    num_examples: int,
+    sigma: float = 0.5,
+    loss_range: float | None = None,
+    name: str = "excess",
+    measured: tuple[str, ...] = (),
+    assumptions: tuple[str, ...] = (),
+) -> Bound:
+    r"""Bound the gap by the excess loss over W0: :math:`\min(\sigma \sqrt{2I/n}, D \sqrt{2I/n}, 2D)`.
+
+    Proof: :math:`E\,gen(W_0) = 0`, so E gen(W) is the expected gap of :math:`loss_W - loss_{W0}`, which lies in
+    [-D, D] and is therefore D-sub-Gaussian (Hoeffding); a gap of such a function is at most 2D. It is
+    never above ``direct`` and tends to 0 with D and with 1/n.
+
+    Args:
+        bits: as in ``direct``; I <= bits ln 2.
+        loss_change: D, in units of the loss; infinity for "not known". It must hold for every update that the
+            algorithm can reach: a cap enforced in training, not a value measured on one run.
+        num_examples: n.
+        sigma: sub-Gaussian parameter of the loss.
+        loss_range: length of the loss's interval; 2 sigma by default.
+        name: the record's name.
+        measured: names of inputs that were measured on data; makes it a diagnostic, not a guarantee.
+        assumptions: what D assumes.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> round(excess(16 * 294912, loss_change=0.001, num_examples=3668).value, 6)
+    0.002
+    """
+    change = check_number("loss_change", loss_change, finite=False)
+    root = description_log(bits, num_examples=num_examples, sigma=sigma)
+    log_change = math.log(change) if change > 0 else -math.inf
+    scaled = -math.inf if bits == 0 else root - math.log(sigma) + log_change
+    return Bound(
+        name=name,
+        log_value=min(root, scaled, math.log(2) + log_change),
+        kind="expectation",
+        source=f"excess loss over W0 in {XU_RAGINSKY}",
+        assumptions=(EXPECTATION, SUB_GAUSSIAN, INDEPENDENT, COUNTED, REACHABLE, *assumptions),
+        loss_range=resolve_range(loss_range, sigma),
+        measured=measured,
+        bits=bits,
+    )
+
+
+def perturbation(
+    phi: Phi, *, sigma: float = 0.5, loss_range: float | None = None, measured: tuple[str, ...] = ()
+) -> Bound:
+    """Bound |E gen(W0 + dW)| by Phi_dW alone: theorem 1's first branch with E gen(W0) = 0.
+
+    Args:
+        phi: from ``theory.perturbation.correction``.
+        sigma: sub-Gaussian parameter of the loss, for the range.
+        loss_range: length of the loss's interval; 2 sigma by default.
+        measured: names of inputs that were measured on data.
+
+    >>> perturbation(Phi(log_update=math.log(0.25), log_base=0.0)).value
+    0.25
+    """
+    check_number("sigma", sigma, positive=True)
+    return Bound(
+        name="perturbation",
+        log_value=phi.log_update,
+        kind="expectation",
+        source="theorem 1 (mended), arXiv:2606.13767, with E gen(W0) = 0",
+        assumptions=(
+            EXPECTATION,
+            INDEPENDENT,
+            "the network is feed-forward with inputs within the radius",
+            "the update's norms hold for every update that the algorithm can reach",
+        ),
+        loss_range=resolve_range(loss_range, sigma),
+        measured=measured,
+    )
+
+
+def gauge_fixed_numbers(*, out_features: int, in_features: int, rank: int) -> int:
+    """Count the free numbers of a matrix of rank at most r: r (m + n - r).
+
+    B A = (B M)(M^-1 A) for every invertible M; with r pivot columns P of the product spanning its columns,
+    product = product[:, P] X with X[:, P] = I, which leaves n r + r (m - r) numbers and the choice of P.
+
+    Args:
+        out_features: n.
+        in_features: m.
+        rank: r, at most min(m, n).
+
+    Raises:
+        ValueError: if rank is above min(m, n).
+
+    >>> gauge_fixed_numbers(out_features=768, in_features=768, rank=16)
+    24320
+    """
+    check_integer("rank", rank, maximum=min(out_features, in_features))
+    return rank * (in_features + out_features - rank)
+
+
+def log2_binomial(total: int, chosen: int) -> float:
+    """Return log2 of the number of ways to choose ``chosen`` of ``total``: the bits of a data-chosen set.
+
+    Raises:
+        ValueError: if ``chosen`` is not between 0 and ``total``.
+
+    >>> round(log2_binomial(768, 16), 1)
+    108.9
+    """
+    check_integer("total", total)
+    check_integer("chosen", chosen, minimum=0, maximum=total)
+    log_count = math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
+    return max(0.0, log_count / math.log(2))
+
+
+def loss_change_from_log(log_deviation: float, *, loss_lipschitz: float = 1.0) -> float:
+    """Return D = L_loss D_L from ``theory.perturbation.deviation_log``, infinite where it exceeds float64."""
+    return 0.0 if loss_lipschitz == 0 else exp_or_inf(log_deviation + math.log(loss_lipschitz))

@@ -1,0 +1,206 @@
+"""How many bits describe an update: of what was really trained, or of what a method would train.
+
+Each trained matrix is described in every way that lets a reader who knows W0 rebuild dW:
+
+* ``links``: all numbers of all links, as trained;
+* ``support``: the merged update, all rows of the columns that can be nonzero (dense: all m n), stored at the
+  same bits as the base weights that it was merged into;
+* ``gauge-fixed``: where A was trained too, dW has rank at most R = links x rank, so R (m + n - R) numbers and
+  the choice of R pivot columns suffice; quantised after the gauge was fixed, and evaluated like that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from theory.beyond import gauge_fixed_numbers, log2_binomial
+from theory.checks import check_choice, check_integer, check_number
+from theory.layers import Layers, from_list
+from theory.methods import Method, get_method
+from theory.records import UpdateRecord
+from theory.table1 import check_rank
+
+__all__ = ["check_record", "description_bits", "plan"]
+
+KINDS = ("dense", "factors", "columns", "head")
+
+
+def description_bits(record: UpdateRecord) -> dict[str, float]:
+    """Return the length in bits of every valid description of one trained matrix.
+
+    Args:
+        record: a checked record.
+
+    Returns:
+        ``links`` always; ``support`` except for heads; ``gauge-fixed`` where A was trained and the rank allows.
+
+    >>> record = plan([(768, 768)], method="lora", rank=16)[0]
+    >>> {name: round(value) for name, value in description_bits(record).items()}
+    {'links': 393216, 'support': 9437184, 'gauge-fixed': 389229}
+    """
+    rows, columns, bits = record["out_features"], record["in_features"], record["bits"]
+    side = record["side_information_bits"]
+    found = {"links": record["numbers_trained"] * bits + side}
+    if record["kind"] == "head" or record["numbers_trained"] == 0:
+        return found
+    support = record["support"]
+    found["support"] = rows * (columns if support is None else len(support)) * bits + side
+    total_rank = record["links"] * (record["rank"] or 0)
+    if record["a_trained"] and 0 < total_rank <= min(rows, columns):
+        numbers = gauge_fixed_numbers(out_features=rows, in_features=columns, rank=total_rank)
+        found["gauge-fixed"] = numbers * bits + log2_binomial(columns, total_rank) + side
+    return found
+
+
+def plan(
+    layers: Layers,
+    *,
+    method: str | Method,
+    rank: int = 16,
+    links: int = 1,
+    bits: float = 16,
+    head_numbers: int = 0,
+    seed: int = 0,
+) -> list[UpdateRecord]:
+    """Return the records that a method would leave behind; norms are NaN, since nothing was trained.
+
+    Columns: ``window`` the first r; ``random`` r distinct ones; ``circulant`` link j the r after those of link
+    j - 1, modulo m; ``shuffled`` the blocks of r columns in random order (the last may be short), all before
+    any again.
+
+    Args:
+        layers: shapes, or (out_features, in_features) pairs.
+        method: a key of ``theory.methods``, or a ``Method``.
+        rank: r, at most every layer's in_features.
+        links: k; unchained methods have one link.
+        bits: q, stored bits per number.
+        head_numbers: numbers trained outside, one more record of kind ``"head"``.
+        seed: of the random selectors.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> record = plan([(4, 8)], method="c3la", rank=3, links=3)[0]
+    >>> record["support"], record["numbers_trained"]
+    ([0, 1, 2, 3, 4, 5, 6, 7], 36)
+    """
+    shapes = from_list(layers)
+    chosen = method if isinstance(method, Method) else get_method(method)
+    check_integer("links", links)
+    check_integer("head_numbers", head_numbers, minimum=0)
+    check_number("bits", bits, positive=True)
+    dense = chosen.trains == "weight"
+    if not dense:
+        check_rank(rank, shapes)
+    count = links if chosen.chained else 1
+    rng = np.random.default_rng(seed)
+    records = [
+        UpdateRecord(
+            name=shape.name,
+            kind="dense" if dense else "columns" if chosen.selects_columns else "factors",
+            out_features=shape.out_features,
+            in_features=shape.in_features,
+            rank=None if dense else rank,
+            links=count,
+            numbers_trained=chosen.numbers_trained(
+                out_features=shape.out_features, in_features=shape.in_features, rank=rank, links=count
+            ),
+            a_trained=chosen.trains == "both",
+            support=_planned_support(chosen, shape.in_features, rank, count, rng),
+            bits=cast(int, bits),
+            side_information_bits=0.0,
+            norm_update=math.nan,
+            norm_base=math.nan,
+            norm_merged=math.nan,
+            seed=None if chosen.selector in ("none", "window", "circulant") else seed,
+        )
+        for shape in shapes
+    ]
+    return [*records, *_planned_head(head_numbers, bits)]
+
+
+def check_record(record: Mapping[str, Any], position: int) -> UpdateRecord:
+    """Return a record whose every key is present, in range and consistent; norms must be finite.
+
+    Args:
+        record: one mapping as in ``theory.records.UpdateRecord``.
+        position: its place, for the message.
+
+    Raises:
+        TypeError: if it is no mapping, or a count is no integer.
+        ValueError: if a key is missing, a number is NaN or out of range, or two keys contradict each other.
+    """
+    if not isinstance(record, Mapping):
+        raise TypeError(f"records must hold mappings, got {type(record).__name__} at {position}")
+    missing = sorted(UpdateRecord.__required_keys__ - set(record))
+    if missing:
+        raise ValueError(f"records[{position}] must hold every key of UpdateRecord, lacks {', '.join(missing)}")
+    label = f"of records[{position}] ({record['name']})"
+    check_choice(f"kind {label}", record["kind"], KINDS)
+    rows = check_integer(f"out_features {label}", record["out_features"])
+    columns = check_integer(f"in_features {label}", record["in_features"])
+    check_integer(f"links {label}", record["links"])
+    trained = check_integer(f"numbers_trained {label}", record["numbers_trained"], minimum=0)
+    check_number(f"bits {label}", record["bits"], positive=True)
+    check_number(f"side_information_bits {label}", record["side_information_bits"])
+    for key in ("norm_update", "norm_base", "norm_merged"):
+        check_number(f"{key} {label}", record[key])
+    if record["rank"] is not None:
+        check_integer(f"rank {label}", record["rank"])
+    if record["kind"] == "columns" and record["support"] is None:
+        raise ValueError(f"support {label} must list the columns of a record of kind 'columns', got None")
+    if record["support"] is not None:
+        _check_support(record["support"], columns, label)
+    if trained == 0 and record["norm_update"] > 0:
+        raise ValueError(f"numbers_trained {label} is 0 although norm_update is {record['norm_update']}")
+    if record["kind"] == "head" and trained > rows * columns * record["links"]:
+        raise ValueError(f"numbers_trained {label} must be at most {rows * columns}, its size; got {trained}")
+    return cast(UpdateRecord, record)
+
+
+def _check_support(support: Any, columns: int, label: str) -> None:
+    indices = np.asarray(support, dtype=np.int64)
+    if indices.ndim != 1 or (indices.size and (indices.min() < 0 or indices.max() >= columns)):
+        raise ValueError(f"support {label} must hold columns between 0 and {columns - 1}, got {support!r:.80}")
+    if (np.diff(indices) <= 0).any():
+        raise ValueError(f"support {label} must hold distinct columns in ascending order, got {support!r:.80}")
+
+
+def _planned_support(
+    method: Method, in_features: int, rank: int, links: int, rng: np.random.Generator
+) -> list[int] | None:
+    if not method.selects_columns:
+        return None
+    if method.selector == "random":
+        return sorted(rng.choice(in_features, size=rank, replace=False).tolist())
+    if method.selector == "shuffled":
+        blocks = rng.permutation(math.ceil(in_features / rank))[:links].tolist()
+        return sorted(c for block in blocks for c in range(block * rank, min((block + 1) * rank, in_features)))
+    return list(range(min(links * rank, in_features)))
+
+
+def _planned_head(numbers: int, bits: float) -> list[UpdateRecord]:
+    if numbers == 0:
+        return []
+    head = UpdateRecord(
+        name="head",
+        kind="head",
+        out_features=numbers,
+        in_features=1,
+        rank=None,
+        links=1,
+        numbers_trained=numbers,
+        a_trained=False,
+        support=None,
+        bits=cast(int, bits),
+        side_information_bits=0.0,
+        norm_update=math.nan,
+        norm_base=math.nan,
+        norm_merged=math.nan,
+        seed=None,
+    )
+    return [head]

@@ -1,0 +1,319 @@
+"""Shapes of the matrices that an adapter changes: of known models, a config, a module, or given by hand.
+
+Nothing is downloaded: the ten models of arXiv:2606.13767, tables 2 and 3, are held as the few numbers
+of their published ``config.json``. Names are those of the base model in transformers 5.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from theory.checks import check_integer
+
+__all__ = ["MODELS", "LayerShape", "for_model", "from_config", "from_list", "from_module", "model_keys", "select"]
+
+TargetModules = str | Sequence[str]
+Layers = Iterable["LayerShape"] | Iterable[tuple[str, int, int]] | Iterable[tuple[int, int]]
+
+HEADS = ("lm_head", "classifier", "score")
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Shape of one weight matrix W: ``out_features`` rows, ``in_features`` columns, as in ``torch.nn.Linear``.
+
+    >>> LayerShape("h.0.attn.c_attn", 2304, 768).size
+    1769472
+    """
+
+    name: str
+    out_features: int
+    in_features: int
+
+    def __post_init__(self) -> None:
+        check_integer(f"out_features of layer {self.name!r}", self.out_features)
+        check_integer(f"in_features of layer {self.name!r}", self.in_features)
+
+    @property
+    def size(self) -> int:
+        """Number of entries, m n."""
+        return self.out_features * self.in_features
+
+
+def _llama(
+    hidden: int, depth: int, heads: int, kv_heads: int, mlp: int, vocabulary: int, **more: Any
+) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": mlp,
+        "vocab_size": vocabulary,
+    }
+
+
+def _encoder(model_type: str, hidden: int, depth: int, heads: int, **more: Any) -> dict[str, Any]:
+    return {
+        "model_type": model_type,
+        "hidden_size": hidden,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden,
+        **more,
+    }
+
+
+_DEBERTA: dict[str, Any] = {
+    "vocab_size": 128100,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "max_relative_positions": -1,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+}
+_ROBERTA: dict[str, Any] = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
+_XXL: dict[str, Any] = {"attention_head_size": 64, "conv_kernel_size": 3, "conv_act": "gelu"}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "vit-tiny": _encoder("vit", 192, 12, 3, image_size=224, patch_size=16),
+    "vit-base": _encoder("vit", 768, 12, 12, image_size=224, patch_size=16),
+    "deberta-v2-xxlarge": _encoder("deberta-v2", 1536, 48, 24, **_DEBERTA, **_XXL),
+    "deberta-v3-base": _encoder("deberta-v2", 768, 12, 12, **_DEBERTA),
+    "roberta-base": _encoder("roberta", 768, 12, 12, **_ROBERTA),
+    "roberta-large": _encoder("roberta", 1024, 24, 16, **_ROBERTA),
+    "tinyllama-1.1b": _llama(2048, 22, 32, 4, 5632, 32000),
+    "llama3-8b": _llama(4096, 32, 32, 8, 14336, 128256),
+    "deepseek-coder-1.3b": _llama(2048, 24, 16, 16, 5504, 32256),
+    "gpt2-small": {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257},
+}
+"""The ten models of arXiv:2606.13767 by key, each as the arguments of its transformers config class."""
+
+_QUERY_VALUE = {
+    "vit": ("q_proj", "v_proj"),
+    "bert": ("query", "value"),
+    "roberta": ("query", "value"),
+    "deberta-v2": ("query_proj", "value_proj"),
+    "llama": ("q_proj", "v_proj"),
+    "mistral": ("q_proj", "v_proj"),
+    "qwen2": ("q_proj", "v_proj"),
+    "gpt2": ("c_attn",),
+}
+
+
+def model_keys() -> tuple[str, ...]:
+    """Return the keys of the ten models, in the order of the paper's table 2."""
+    return tuple(MODELS)
+
+
+def for_model(key: str, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
+    """Return the adapted matrices of one of the paper's ten models.
+
+    Args:
+        key: one of ``model_keys()``.
+        target_modules: as in PEFT: name suffixes, a regular expression for the whole name, or
+            ``"all-linear"``; query and value by default (GPT-2's fused ``c_attn`` holds both, and the keys).
+
+    Raises:
+        ValueError: if the model is unknown, or nothing matches.
+
+    >>> [(layer.out_features, layer.in_features) for layer in for_model("llama3-8b")[:2]]
+    [(4096, 4096), (1024, 4096)]
+    """
+    if key not in MODELS:
+        raise ValueError(f"model must be one of {', '.join(MODELS)}; got {key!r}")
+    return from_config(MODELS[key], target_modules=target_modules)
+
+
+def from_config(config: Any, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
+    """Return the adapted matrices of the base model that a transformers config describes.
+
+    Args:
+        config: a transformers config object, or a mapping as in ``config.json``; model types ViT, BERT,
+            RoBERTa, DeBERTa-v2, Llama, Mistral, Qwen2 and GPT-2.
+        target_modules: see ``for_model``.
+
+    Raises:
+        ValueError: if the model type is not known, a number is missing or not positive, or nothing matches.
+
+    >>> from_config({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12})[0]
+    LayerShape(name='h.0.attn.c_attn', out_features=2304, in_features=768)
+    """
+    model_type = _read(config, "model_type")
+    builders = {"gpt2": _gpt2_layers, "vit": _vit_layers, "bert": _bert_layers, "roberta": _bert_layers}
+    builders |= {"deberta-v2": _bert_layers}
+    builders |= dict.fromkeys(("llama", "mistral", "qwen2"), _llama_layers)
+    if model_type not in builders:
+        raise ValueError(
+            f"config.model_type must be one of {', '.join(builders)}, got {model_type!r}; "
+            "for others use from_module or from_list"
+        )
+    return select(builders[model_type](config), _QUERY_VALUE[model_type] if target_modules is None else target_modules)
+
+
+def from_module(module: Any, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
+    """Return the adapted matrices of a live torch module (read by its attributes; torch is not imported).
+
+    Linear layers are told by a weight, ``in_features`` and ``out_features`` (quantised ones too); transformers'
+    ``Conv1D``, whose weight is (in, out), by its class name. What lies inside an adapted layer (``base_layer``,
+    factors) is not listed again. ``"all-linear"`` leaves out ``lm_head``, ``classifier`` and ``score``.
+
+    Args:
+        module: anything with ``named_modules()``; a meta-device module will do.
+        target_modules: see ``for_model``; by default query and value where ``module.config.model_type`` is
+            known, else ``"all-linear"``.
+
+    Raises:
+        TypeError: if it has no ``named_modules``.
+        ValueError: if nothing matches.
+    """
+    if not hasattr(module, "named_modules"):
+        raise TypeError(f"module must be a torch module with named_modules(), got {type(module).__name__}")
+    if target_modules is None:
+        model_type = getattr(getattr(module, "config", None), "model_type", "")
+        target_modules = _QUERY_VALUE.get(model_type, "all-linear")
+    return select(_linear_layers(module), target_modules)
+
+
+def from_list(shapes: Layers) -> tuple[LayerShape, ...]:
+    """Return layers given by hand as (name, out_features, in_features) or (out_features, in_features).
+
+    Raises:
+        ValueError: if there is none, or one is not of that form, or a number is not positive.
+
+    >>> from_list([(4, 8), ("head", 2, 4)])[0]
+    LayerShape(name='layer.0', out_features=4, in_features=8)
+    """
+    layers = []
+    for position, shape in enumerate(shapes):
+        if isinstance(shape, LayerShape):
+            layers.append(shape)
+        elif isinstance(shape, (tuple, list)) and len(shape) in (2, 3):
+            name, rows, columns = shape if len(shape) == 3 else (f"layer.{position}", *shape)
+            layers.append(LayerShape(str(name), rows, columns))
+        else:
+            raise ValueError(f"layers must hold (name, out_features, in_features), got {shape!r} at {position}")
+    if not layers:
+        raise ValueError("layers must hold at least one layer, got none")
+    return tuple(layers)
+
+
+def select(layers: Iterable[LayerShape], target_modules: TargetModules) -> tuple[LayerShape, ...]:
+    """Keep the layers that PEFT's ``target_modules`` would match.
+
+    Args:
+        layers: all linear layers.
+        target_modules: ``"all-linear"``; another string is a regular expression for the whole name; a
+            list holds names or their endings after a dot.
+
+    Raises:
+        TypeError: if ``target_modules`` is neither a string nor a list of strings.
+        ValueError: if nothing matches; the message lists what there is.
+
+    >>> [layer.name for layer in select(from_list([("a.q", 2, 2), ("a.k", 2, 2)]), ["q"])]
+    ['a.q']
+    """
+    layers = tuple(layers)
+    if isinstance(target_modules, str):
+        if target_modules.lower() == "all-linear":
+            kept = tuple(layer for layer in layers if not set(layer.name.split(".")) & set(HEADS))
+        else:
+            kept = tuple(layer for layer in layers if re.fullmatch(target_modules, layer.name))
+    elif all(isinstance(target, str) for target in target_modules):
+        targets = tuple(target_modules)
+        dotted = tuple(f".{target}" for target in targets)
+        kept = tuple(layer for layer in layers if layer.name in targets or layer.name.endswith(dotted))
+    else:
+        raise TypeError(f"target_modules must be a string or a list of strings, got {target_modules!r}")
+    if not kept:
+        endings = sorted({layer.name.rsplit(".", 1)[-1] for layer in layers})
+        raise ValueError(f"target_modules {target_modules!r} matches no layer; names end in {', '.join(endings)}")
+    return kept
+
+
+def _read(config: Any, *names: str, default: Any = None) -> Any:
+    for name in names:
+        value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+        if value is not None:
+            return value
+    if default is None:
+        raise ValueError(f"config must hold {' or '.join(names)}, got {type(config).__name__} without")
+    return default
+
+
+def _read_sizes(config: Any, *names: tuple[str, ...]) -> list[int]:
+    return [check_integer(f"config.{aliases[0]}", _read(config, *aliases)) for aliases in names]
+
+
+def _named(prefix: str, depth: int, shapes: Mapping[str, tuple[int, int]]) -> Iterator[LayerShape]:
+    for index in range(depth):
+        for name, (rows, columns) in shapes.items():
+            yield LayerShape(f"{prefix}.{index}.{name}", rows, columns)
+
+
+def _encoder_sizes(config: Any) -> list[int]:
+    return _read_sizes(config, ("hidden_size",), ("num_hidden_layers",), ("intermediate_size",))
+
+
+def _vit_layers(config: Any) -> Iterator[LayerShape]:
+    hidden, depth, mlp = _encoder_sizes(config)
+    attention = {f"attention.{name}_proj": (hidden, hidden) for name in "qkvo"}
+    return _named("layers", depth, {**attention, "mlp.fc1": (mlp, hidden), "mlp.fc2": (hidden, mlp)})
+
+
+def _bert_layers(config: Any) -> Iterator[LayerShape]:
+    hidden, depth, mlp = _encoder_sizes(config)
+    suffix = "_proj" if _read(config, "model_type") == "deberta-v2" else ""
+    shapes = {f"attention.self.{name}{suffix}": (hidden, hidden) for name in ("query", "key", "value")}
+    shapes["attention.output.dense"] = (hidden, hidden)
+    shapes["intermediate.dense"] = (mlp, hidden)
+    shapes["output.dense"] = (hidden, mlp)
+    return _named("encoder.layer", depth, shapes)
+
+
+def _llama_layers(config: Any) -> Iterator[LayerShape]:
+    hidden, depth, mlp = _encoder_sizes(config)
+    heads = check_integer("config.num_attention_heads", _read(config, "num_attention_heads"))
+    kv_heads = check_integer("config.num_key_value_heads", _read(config, "num_key_value_heads", default=heads))
+    head_size = check_integer("config.head_dim", _read(config, "head_dim", default=hidden // heads))
+    query, value = heads * head_size, kv_heads * head_size
+    shapes = {
+        "self_attn.q_proj": (query, hidden),
+        "self_attn.k_proj": (value, hidden),
+        "self_attn.v_proj": (value, hidden),
+        "self_attn.o_proj": (hidden, query),
+        "mlp.gate_proj": (mlp, hidden),
+        "mlp.up_proj": (mlp, hidden),
+        "mlp.down_proj": (hidden, mlp),
+    }
+    return _named("layers", depth, shapes)
+
+
+def _gpt2_layers(config: Any) -> Iterator[LayerShape]:
+    hidden, depth = _read_sizes(config, ("n_embd", "hidden_size"), ("n_layer", "num_hidden_layers"))
+    mlp = check_integer("config.n_inner", _read(config, "n_inner", default=4 * hidden))
+    attention = {"attn.c_attn": (3 * hidden, hidden), "attn.c_proj": (hidden, hidden)}
+    return _named("h", depth, {**attention, "mlp.c_fc": (mlp, hidden), "mlp.c_proj": (hidden, mlp)})
+
+
+def _linear_layers(module: Any) -> Iterator[LayerShape]:
+    adapted: tuple[str, ...] = ()
+    for name, child in module.named_modules():
+        if name.startswith(adapted):
+            continue
+        if hasattr(child, "base_layer"):
+            adapted += (f"{name}.",)
+        weight = getattr(child, "weight", None)
+        if type(child).__name__ == "Conv1D":
+            columns, rows = (int(size) for size in child.weight.shape)
+            yield LayerShape(name, rows, columns)
+        elif weight is not None and hasattr(child, "in_features") and hasattr(child, "out_features"):
+            yield LayerShape(name, int(child.out_features), int(child.in_features))
