@@ -1,0 +1,22 @@
+"""The eleven methods of arXiv:2606.13767 on torch, as PEFT users expect them; importing registers the tuner."""
+
+from adapters.chain import ChainCallback, current_link, last_checkpoint, merge_and_continue
+from adapters.config import ColumnConfig
+from adapters.describe import LayerFactors, delta_weights, describe, factors
+from adapters.methods import Prepared, prepare
+from adapters.tuner import ColumnModel
+
+__all__ = [
+    "ChainCallback",
+    "ColumnConfig",
+    "ColumnModel",
+    "LayerFactors",
+    "Prepared",
+    "current_link",
+    "delta_weights",
+    "describe",
+    "factors",
+    "last_checkpoint",
+    "merge_and_continue",
+    "prepare",
+]

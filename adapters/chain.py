@@ -1,0 +1,213 @@
+"""Chains that chain: fold the trained link into the frozen sum, reset its moments, move on, resume exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainerCallback, get_scheduler
+
+from adapters.layer import ColumnLayer, _whole
+from adapters.linked import LinkedFactor, draw_factor, lora_layers
+
+__all__ = ["ChainCallback", "current_link", "last_checkpoint", "link_boundaries", "merge_and_continue", "reset_moments"]
+
+
+def link_boundaries(*, max_steps: int, links: int) -> list[int]:
+    """Return the optimizer steps after which a chain moves on: ``ceil(k max_steps / links)``, k = 1 .. links - 1.
+
+    Raises:
+        ValueError: if some link would get no step.
+
+    >>> link_boundaries(max_steps=10, links=3)
+    [4, 7]
+    """
+    if not 1 <= links <= max_steps:
+        raise ValueError(f"links={links} needs at least one optimizer step per link, got max_steps={max_steps}")
+    return [-(-k * max_steps // links) for k in range(1, links)]
+
+
+def current_link(model: nn.Module, *, adapter: str = "default") -> int:
+    """Return the number of the live link, from 0, read from the layers.
+
+    Raises:
+        ValueError: if the model has no such adapter, or its layers disagree.
+    """
+    found = {layer.beyond_column_sum[adapter].link for _, layer in _column_layers(model, adapter)}
+    for _, layer in lora_layers(model, adapter):
+        a = layer.lora_A[adapter]
+        found.add(a.frozen.shape[0] // a.live.shape[0] if isinstance(a, LinkedFactor) else 0)
+    if len(found) != 1:
+        raise ValueError(f"adapter {adapter!r} has layers at links {sorted(found)}; one link expected")
+    return found.pop()
+
+
+def merge_and_continue(model: nn.Module, *, optimizer: Optimizer | None = None, adapter: str = "default") -> int:
+    """Fold the live link into the frozen sum, start the next one at zero, and reset its optimizer moments.
+
+    The model's function does not change. Collective under FSDP2: call it on every rank, between two steps.
+
+    Args:
+        model: a PEFT model of a chained method.
+        optimizer: its optimizer; the moments of the new link's parameters, and only theirs, are set to zero.
+        adapter: name of the adapter.
+
+    Returns:
+        The number of the new link.
+
+    Raises:
+        ValueError: if the chain is at its last link, or the adapter is no chain; nothing is changed then.
+    """
+    config = model.peft_config[adapter]
+    link, links = current_link(model, adapter=adapter), getattr(config, "links", 1)
+    if link + 1 >= links:
+        raise ValueError(f"the chain has links={links} and is at link {link}, its last; it cannot move on")
+    restarted: list[nn.Parameter] = []
+    for _, layer in _column_layers(model, adapter):
+        factor = layer.beyond_column_B[adapter].weight
+        layer.beyond_column_sum[adapter].fold(_whole(factor.detach()))
+        restarted.append(factor)
+        with torch.no_grad():
+            factor.zero_()
+    for name, layer in lora_layers(model, adapter):
+        a, b = layer.lora_A[adapter], layer.lora_B[adapter]
+        a.fold(draw_factor(a.live, seed=config.seed, name=name, link=link + 1))
+        b.fold(torch.zeros_like(b.live))
+        restarted += [a.live, b.live]
+    config.link = link + 1
+    if optimizer is not None:
+        reset_moments(optimizer, restarted)
+    return link + 1
+
+
+def reset_moments(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Set the optimizer's state of ``parameters`` to zero in place (moments and step count), others untouched."""
+    state = getattr(optimizer, "optimizer", optimizer).state
+    for parameter in parameters:
+        for key, value in state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor):
+                value.zero_()
+            elif isinstance(value, int | float):
+                state[parameter][key] = type(value)(0)
+
+
+class ChainCallback(TrainerCallback):
+    """Moves a chain on during `transformers.Trainer` training, and through resumption.
+
+    The chain's state travels inside the adapter's own weights, so a checkpoint needs nothing else. On resumption
+    the link of the loaded weights is compared with the step count. A ``chain.json``, written last and atomically,
+    marks a checkpoint as complete (see `last_checkpoint`).
+
+    Args:
+        model: the prepared PEFT model.
+        links: length of the chain.
+        schedule: ``"run"`` (one learning-rate schedule over the whole run) or ``"link"`` (it restarts, warm-up
+            included, with every link).
+        adapter: name of the adapter.
+    """
+
+    def __init__(self, model: nn.Module, *, links: int, schedule: str = "run", adapter: str = "default"):
+        self.model, self.links, self.schedule, self.adapter = model, links, schedule, adapter
+        self.boundaries: list[int] = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Lay out the links, check a resumed chain against them, and restart schedules where asked."""
+        self.boundaries = link_boundaries(max_steps=state.max_steps, links=self.links)
+        expected = sum(boundary <= state.global_step for boundary in self.boundaries)
+        link = current_link(self.model, adapter=self.adapter)
+        if link != expected:
+            raise ValueError(
+                f"the model is at link {link}, but step {state.global_step} of max_steps={state.max_steps} with "
+                f"links={self.links} belongs to link {expected}"
+            )
+        self.model.peft_config[self.adapter].link = link
+        if self.schedule == "link":
+            restart_schedule(kwargs["lr_scheduler"], args=args, starts=[0, *self.boundaries], max_steps=state.max_steps)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Move on at a boundary; a checkpoint of the same step is written after this."""
+        if state.global_step in self.boundaries:
+            merge_and_continue(self.model, optimizer=kwargs.get("optimizer"), adapter=self.adapter)
+
+    def on_save(self, args, state, control, **kwargs):
+        """Mark the checkpoint complete."""
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if folder.is_dir():
+                mark = {"link": current_link(self.model, adapter=self.adapter), "links": self.links, "schema": 1}
+                _write_json(folder / "chain.json", {**mark, "boundaries": self.boundaries, "step": state.global_step})
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Follow the weights when the Trainer put the best checkpoint's adapter back."""
+        self.model.peft_config[self.adapter].link = current_link(self.model, adapter=self.adapter)
+
+
+def restart_schedule(scheduler: Any, *, args: Any, starts: list[int], max_steps: int) -> None:
+    """Make a Trainer's schedule start anew with every link.
+
+    Args:
+        scheduler: the Trainer's scheduler, a `LambdaLR` as `transformers.get_scheduler` makes them.
+        args: the `TrainingArguments`, for the kind of schedule and its warm-up.
+        starts: first step of each link.
+        max_steps: last step of the last link.
+
+    Raises:
+        ValueError: for any other kind of scheduler.
+    """
+    scheduler = getattr(scheduler, "scheduler", scheduler)
+    if not isinstance(scheduler, LambdaLR):
+        raise ValueError(f"schedule='link' needs a LambdaLR scheduler, got {type(scheduler).__name__}")
+    ends = [*starts[1:], max_steps]
+    pieces = []
+    for start, end in zip(starts, ends, strict=True):
+        dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        piece = get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=dummy,
+            num_warmup_steps=args.get_warmup_steps(end - start),
+            num_training_steps=end - start,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+        pieces.append(piece.lr_lambdas[0])
+
+    def scale(step: int) -> float:
+        link = max(sum(start <= step for start in starts) - 1, 0)
+        return pieces[link](step - starts[link])
+
+    scheduler.lr_lambdas = [scale] * len(scheduler.lr_lambdas)
+    rates = [base * scale(scheduler.last_epoch) for base in scheduler.base_lrs]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
+
+
+def last_checkpoint(folder: str | os.PathLike) -> str | None:
+    """Return the newest complete checkpoint of a chain under ``folder``, or None.
+
+    A checkpoint is complete when its ``chain.json`` is there: a killed run may leave a half-written one behind.
+    """
+    marks = sorted(Path(folder).glob("checkpoint-*/chain.json"), key=lambda p: int(p.parent.name.rpartition("-")[2]))
+    return str(marks[-1].parent) if marks else None
+
+
+def _column_layers(model: nn.Module, adapter: str) -> list[tuple[str, ColumnLayer]]:
+    return [
+        (name.removeprefix("base_model.model."), module)
+        for name, module in model.named_modules()
+        if isinstance(module, ColumnLayer) and adapter in module.beyond_column_B
+    ]
+
+
+def _write_json(path: Path, content: dict) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

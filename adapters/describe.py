@@ -1,0 +1,265 @@
+r"""What a trained model really changed: plain records for `theory.bounds.from_update`, factors, dense updates.
+
+Everything is read from the model's own tensors, never from the method's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers.pytorch_utils import Conv1D
+
+from adapters.layer import ColumnLayer, _whole
+from adapters.linked import LinkedFactor
+from theory.records import UpdateRecord
+
+__all__ = ["LayerFactors", "delta_weights", "describe", "factors"]
+
+ROOT = "base_model.model."
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    r"""The update of one adapted layer, :math:`\Delta W =` ``left @ right``, cumulative over links.
+
+    Attributes:
+        name: dotted module name in the base model.
+        base_weight: W0, (out_features, in_features), in the base's own type (dequantised where quantised).
+        left: (out_features, R) fp32, the scale alpha / r folded in.
+        right: (R, in_features) fp32; rows of the identity for column methods.
+    """
+
+    name: str
+    base_weight: Tensor
+    left: Tensor
+    right: Tensor
+
+
+@torch.no_grad()
+def factors(model: nn.Module, *, adapter: str = "default") -> Iterator[LayerFactors]:
+    """Yield the factors of every layer adapted by ``adapter``, in the model's order.
+
+    Works for column adapters and for plain LoRA layers; Conv1D weights are transposed to (out, in).
+
+    Raises:
+        ValueError: if an adapter is merged into the base, or a layer is of another PEFT method.
+    """
+    for name, layer in model.named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        if not isinstance(layer, ColumnLayer | LoraLayer):
+            raise ValueError(f"layer {name!r} is a {type(layer).__name__}; accepted: column and LoRA layers")
+        if layer.merged:
+            raise ValueError(f"layer {name!r} has merged adapters {layer.merged_adapters}; unmerge first")
+        if isinstance(layer, ColumnLayer):
+            if adapter not in layer.beyond_column_B:
+                continue
+            pairs = layer.columns_of(adapter)
+            left = torch.cat([values for _, values in pairs], 1)
+            columns = torch.cat([columns for columns, _ in pairs])
+            right = torch.zeros(len(columns), layer.in_features, dtype=left.dtype, device=left.device)
+            right[torch.arange(len(columns), device=left.device), columns] = 1.0
+        else:
+            if adapter not in layer.lora_A:
+                continue
+            if adapter in layer.lora_variant:
+                raise ValueError(f"layer {name!r} uses a LoRA variant, whose update is not B A")
+            left = layer.scaling[adapter] * _whole(layer.lora_B[adapter].weight.detach()).float()
+            right = _whole(layer.lora_A[adapter].weight.detach()).float()
+        base = _whole(layer.get_base_weight().detach())
+        base = base.t() if isinstance(layer.get_base_layer(), Conv1D) else base
+        yield LayerFactors(name=name.removeprefix(ROOT), base_weight=base, left=left, right=right)
+
+
+@torch.no_grad()
+def delta_weights(model: nn.Module, base_state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return the dense update of every adapted (or, for full fine-tuning, every linear) weight, fp32.
+
+    Args:
+        model: an adapted model, or a fully fine-tuned one.
+        base_state: state dict of the base before training; needed for full fine-tuning.
+
+    Returns:
+        Module name -> (out_features, in_features).
+
+    Raises:
+        ValueError: if the model has no adapters and ``base_state`` is None.
+    """
+    if _is_adapted(model):
+        return {layer.name: layer.left @ layer.right for layer in factors(model)}
+    base = _require_base(base_state)
+    deltas = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            delta = module.weight.detach().float() - _base(base, f"{name}.weight", module.weight).float()
+            deltas[name] = delta.t() if isinstance(module, Conv1D) else delta
+    return deltas
+
+
+@torch.no_grad()
+def describe(model: nn.Module, base_state: Mapping[str, Tensor] | None = None) -> list[UpdateRecord]:
+    """Return one record per trained matrix, as `theory.records.UpdateRecord` defines them.
+
+    Adapted layers come first, then everything trained in full (``kind="head"``): modules to save, and for full
+    fine-tuning biases, norms and embeddings; a convolution counts as out x (in * kernel). A LoRA adapter read
+    back from disk counts as one link with A trained, which never understates what was trained.
+
+    Args:
+        model: a trained model: PEFT with column or LoRA layers, or fully fine-tuned.
+        base_state: state dict of the base before training; needed for full fine-tuning.
+
+    Raises:
+        ValueError: if the model has no adapters and ``base_state`` is None, or adapters are merged.
+    """
+    if not _is_adapted(model):
+        return _describe_dense(model, _require_base(base_state))
+    adapter = model.active_adapters[0] if hasattr(model, "active_adapters") else "default"
+    records: list[UpdateRecord] = []
+    layers = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
+    for item in tqdm(list(factors(model, adapter=adapter)), desc="describe", delay=2):
+        layer = layers[item.name]
+        config = model.peft_config[adapter]
+        base = item.base_weight.double()
+        left, right = item.left.double(), item.right.double()
+        rows, columns = base.shape
+        common = {
+            "name": item.name,
+            "out_features": rows,
+            "in_features": columns,
+            "side_information_bits": 0.0,
+            "norm_update": _product_norm(left, right),
+            "norm_base": _norm(base),
+            "norm_merged": _norm(base + left @ right),
+        }
+        if isinstance(layer, ColumnLayer):
+            records.append({**common, **_describe_columns(layer, adapter, config)})
+        else:
+            records.append({**common, **_describe_factors(layer, adapter, config)})
+    for name, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
+            before = dict(module.original_module.named_parameters())
+            for key, parameter in module.modules_to_save[adapter].named_parameters():
+                full = ".".join(part for part in (name.removeprefix(ROOT), key) if part)
+                records.append(_dense_record(full, "head", before[key], parameter))
+    trained_bias = [(n, p) for n, p in model.named_parameters() if n.endswith("base_layer.bias") and p.requires_grad]
+    for name, parameter in trained_bias:
+        before = _base(_require_base(base_state), name.removeprefix(ROOT).replace(".base_layer", ""), parameter)
+        records.append(_dense_record(name.removeprefix(ROOT), "head", before, parameter))
+    return records
+
+
+def _describe_columns(layer: ColumnLayer, adapter: str, config) -> dict:
+    state, factor = layer.beyond_column_sum[adapter], layer.beyond_column_B[adapter].weight
+    support = sorted(set(state.visited) | set(state.columns))
+    random = state.rule in ("random", "shuffled") and config.columns is None
+    return {
+        "kind": "columns",
+        "rank": layer.r[adapter],
+        "links": state.link + 1,
+        "numbers_trained": layer.out_features * sum(len(state.columns_at(link)) for link in range(state.link + 1)),
+        "a_trained": False,
+        "support": support,
+        "bits": _bits(factor),
+        "seed": config.seed if random else None,
+    }
+
+
+def _describe_factors(layer: LoraLayer, adapter: str, config) -> dict:
+    a, b = layer.lora_A[adapter], layer.lora_B[adapter]
+    linked = isinstance(a, LinkedFactor)
+    rank = (a.live if linked else a.weight).shape[0]
+    links = a.weight.shape[0] // rank
+    a_trained = "lora_A" not in layer.frozen_peft_weight_names.get(adapter, ())
+    columns = torch.nonzero(_whole(a.weight.detach()).abs().sum(0)).flatten().tolist()
+    return {
+        "kind": "factors",
+        "rank": rank,
+        "links": links,
+        "numbers_trained": b.weight.numel() + (a.weight.numel() if a_trained else 0),
+        "a_trained": a_trained,
+        "support": columns,
+        "bits": _bits(b.weight),
+        "seed": getattr(config, "seed", None),
+    }
+
+
+def _describe_dense(model: nn.Module, base: Mapping[str, Tensor]) -> list[UpdateRecord]:
+    linear = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    heads = tuple(f"{name}." for name in ("classifier", "score"))
+    records = []
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    for name, parameter in tqdm(trained, desc="describe", delay=2):
+        before = _base(base, name, parameter)
+        if name in linear and not name.startswith(heads):
+            transposed = isinstance(linear[name], Conv1D)
+            pair = (before.t(), parameter.t()) if transposed else (before, parameter)
+            records.append(_dense_record(name.removesuffix(".weight"), "dense", *pair))
+        else:
+            records.append(_dense_record(name, "head", before, parameter))
+    return records
+
+
+def _dense_record(name: str, kind, before: Tensor, after: Tensor) -> UpdateRecord:
+    old, new = (t.detach().double().reshape(len(t) if t.ndim else 1, -1) for t in (before, after))
+    return {
+        "name": name,
+        "kind": kind,
+        "out_features": new.shape[0],
+        "in_features": new.shape[1],
+        "rank": None,
+        "links": 1,
+        "numbers_trained": new.numel(),
+        "a_trained": False,
+        "support": None,
+        "bits": _bits(after),
+        "side_information_bits": 0.0,
+        "norm_update": _norm(new - old),
+        "norm_base": _norm(old),
+        "norm_merged": _norm(new),
+        "seed": None,
+    }
+
+
+def _is_adapted(model: nn.Module) -> bool:
+    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
+
+
+def _require_base(base_state: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+    if base_state is None:
+        raise ValueError("base_state must be given (the state dict before training): the model has no adapters")
+    return base_state
+
+
+def _base(base_state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    if name not in base_state or base_state[name].shape != like.shape:
+        found = tuple(base_state[name].shape) if name in base_state else "nothing"
+        raise ValueError(f"base_state[{name!r}] must have shape {tuple(like.shape)}, got {found}")
+    return base_state[name].to(like.device)
+
+
+def _bits(tensor: Tensor) -> int:
+    return torch.finfo(tensor.dtype).bits
+
+
+def _norm(matrix: Tensor) -> float:
+    """Spectral norm from the smaller Gram matrix, scaled against overflow and underflow; NaN is passed on."""
+    scale = matrix.abs().max() if matrix.numel() else matrix.new_zeros(())
+    if not torch.isfinite(scale) or scale == 0:
+        return scale.item()
+    unit = matrix / scale
+    gram = unit.t() @ unit if unit.shape[0] > unit.shape[1] else unit @ unit.t()
+    return (scale * torch.linalg.eigvalsh(gram)[-1].clamp(min=0).sqrt()).item()
+
+
+def _product_norm(left: Tensor, right: Tensor) -> float:
+    """Spectral norm of ``left @ right`` without forming it when it is thin."""
+    if left.shape[1] >= min(left.shape[0], right.shape[1]):
+        return _norm(left @ right)
+    return _norm(left @ torch.linalg.qr(right.t()).R.t())

@@ -1,0 +1,319 @@
+r"""The adapted layer: base output plus the live link's columns plus the frozen sum of the links before it.
+
+Where the earlier links live: in a frozen fp32 sum per layer, one column for each column of W visited so far,
+added by the same Function as the live link. They are not folded into W. So W0 stays what it was, bit for bit
+(``disable_adapter``, landscapes and intruder counts need it), 4-bit and bf16 bases are never re-quantised or
+rounded by a link, a resumed chain holds the same numbers as an uninterrupted one, and a sharded W is never
+written to. The price is one product with at most ``links * r`` columns per layer until the adapter is merged.
+The buffer has its final shape from the start, so optimizers, DDP and checkpoints see constant shapes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import warnings
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from peft.utils import resolve_quantization_backend
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from adapters.config import ColumnConfig
+from adapters.functional import Term, column_linear, select_columns
+from adapters.selectors import link_columns, visited_columns
+from theory.methods import get_method
+
+__all__ = ["ColumnLayer", "ColumnLinear", "FrozenSum", "layer_shape"]
+
+logger = logging.getLogger(__name__)
+PREFIX = "beyond_column_"
+
+
+def layer_shape(module: nn.Module) -> tuple[int, int] | None:
+    """Return (out_features, in_features) of a linear layer, quantised or Conv1D included; None for others."""
+    if isinstance(module, Conv1D):
+        return module.weight.shape[1], module.weight.shape[0]
+    if isinstance(module, nn.Linear) or resolve_quantization_backend(module) is not None:
+        return module.out_features, module.in_features
+    return None
+
+
+class FrozenSum(nn.Module):
+    """State of one adapter in one layer besides B: which link is live, and the sum of the links before it.
+
+    Attributes:
+        values: fp32 buffer (out_features, columns visited by the whole chain), unscaled.
+        state: int64 buffer (live link, in_features, checksum of the live link's columns); it travels with the
+            weights, so a checkpoint of another link, another width or another module name is noticed.
+    """
+
+    def __init__(self, *, out_features: int, in_features: int, name: str, rank: int, config: ColumnConfig):
+        super().__init__()
+        self._selector = {
+            "in_features": in_features,
+            "rank": rank,
+            "seed": config.seed,
+            "name": name,
+            "columns": config.columns,
+        }
+        self.rule = get_method(config.method).selector
+        self.links = config.links
+        slots = visited_columns(self.rule, links=config.links, **self._selector)
+        self._slot = {column: slot for slot, column in enumerate(slots)}
+        width = len(slots) if config.links > 1 else 0
+        self.register_buffer("values", torch.zeros(out_features, width, dtype=torch.float32))
+        self.register_buffer("state", torch.zeros(3, dtype=torch.int64))
+        self.register_buffer("live_index", torch.zeros(0, dtype=torch.int64), persistent=False)
+        self.register_buffer("sum_index", torch.zeros(0, dtype=torch.int64), persistent=False)
+        self._register_load_state_dict_pre_hook(self._check_state)
+        self.register_load_state_dict_post_hook(lambda module, _: module.select(int(module.state[0])))
+        self.select(config.link)
+
+    def select(self, link: int) -> None:
+        """Make ``link`` the live link."""
+        if not 0 <= link < self.links:
+            raise ValueError(f"link must lie between 0 and links-1={self.links - 1}, got {link}")
+        self.link = link
+        self.columns = self.columns_at(link)
+        self.visited = visited_columns(self.rule, links=link, **self._selector)
+        device = self.values.device
+        self.live_index = torch.tensor(self.columns, device=device)
+        self.sum_index = torch.tensor(self.visited, dtype=torch.int64, device=device)
+        self.live_window, self.sum_window = _as_window(self.columns), _as_window(self.visited)
+        self.state = torch.tensor(self._expected_state(link), device=device)
+
+    def columns_at(self, link: int) -> tuple[int, ...]:
+        """Return the columns that a link trains."""
+        return link_columns(self.rule, link=link, **self._selector)
+
+    def terms(self, factor: Tensor | None, scale: float) -> list[Term]:
+        """Return the summands of this adapter: the frozen sum (when there is one) and the live B."""
+        terms = []
+        if self.visited:
+            terms.append(Term(self.values[:, : len(self.visited)], self.sum_window or self.sum_index, scale))
+        if factor is not None:
+            live = factor if factor.shape[1] == len(self.columns) else factor[:, : len(self.columns)]
+            terms.append(Term(live, self.live_window or self.live_index, scale))
+        return terms
+
+    @torch.no_grad()
+    def fold(self, factor: Tensor) -> None:
+        """Add the live B (given whole) to the sum and move to the next link."""
+        slots = torch.tensor([self._slot[column] for column in self.columns], device=self.values.device)
+        self.values.index_add_(1, slots, factor[:, : len(self.columns)].to(self.values))
+        self.select(self.link + 1)
+
+    def _expected_state(self, link: int) -> list[int]:
+        columns = self.columns_at(link)
+        digest = hashlib.sha256(repr(columns).encode()).digest()
+        return [link, self._selector["in_features"], int.from_bytes(digest[:6], "big")]
+
+    def _check_state(self, state_dict, prefix, *_):
+        saved = state_dict.get(prefix + "state")
+        if saved is None:
+            return
+        link, in_features, checksum = saved.tolist()
+        if in_features != self._selector["in_features"]:
+            raise ValueError(
+                f"the saved adapter is for another base: layer {self._selector['name']!r} has in_features="
+                f"{self._selector['in_features']}, the file was made for {in_features}"
+            )
+        if not 0 <= link < self.links:
+            raise ValueError(f"the saved adapter is at link {link}, but this configuration has links={self.links}")
+        if checksum != self._expected_state(link)[2]:
+            raise ValueError(
+                f"the saved adapter trained other columns of layer {self._selector['name']!r} than this "
+                "configuration selects (method, r, seed, columns or the module's name differ)"
+            )
+
+
+def _as_window(columns: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return (start, stop) when the columns are consecutive."""
+    if columns and columns == tuple(range(columns[0], columns[0] + len(columns))):
+        return columns[0], columns[0] + len(columns)
+    return None
+
+
+class ColumnLayer(BaseTunerLayer):
+    """What PEFT needs to know of an adapted layer: containers keyed by adapter name, merge, unmerge."""
+
+    adapter_layer_names: tuple[str, ...] = (PREFIX + "B",)
+    other_param_names: tuple[str, ...] = (PREFIX + "dropout", "scaling", "r")
+
+    def __init__(self, base_layer: nn.Module, *, name: str, **kwargs):
+        self.base_layer = base_layer
+        self.module_name = name
+        self.quantization_backend = resolve_quantization_backend(
+            self.get_base_layer(), get_apply_tensor_subclass=kwargs.get("get_apply_tensor_subclass")
+        )
+        shape = layer_shape(self.get_base_layer())
+        if shape is None:
+            raise ValueError(f"target module {name!r} is a {type(base_layer).__name__}; accepted: Linear, Conv1D")
+        self.out_features, self.in_features = shape
+        self.transposed = isinstance(self.get_base_layer(), Conv1D)
+        self.scaling: dict[str, float] = {}
+        self.r: dict[str, int] = {}
+        self.beyond_column_B = nn.ModuleDict()
+        self.beyond_column_sum = nn.ModuleDict()
+        self.beyond_column_dropout = nn.ModuleDict()
+        self.merge_loss: dict[str, float] = {}
+        self._before_merge: dict[str, tuple[Tensor, Tensor]] = {}
+        self._disable_adapters = False
+        self.merged_adapters = []
+
+    def update_layer(self, adapter_name: str, *, rank: int, alpha: float, config: ColumnConfig) -> None:
+        """Add one adapter to this layer."""
+        state = FrozenSum(
+            out_features=self.out_features,
+            in_features=self.in_features,
+            name=self.module_name,
+            rank=rank,
+            config=config,
+        )
+        factor = nn.Linear(rank, self.out_features, bias=False)
+        nn.init.zeros_(factor.weight) if config.init_weights else nn.init.kaiming_uniform_(
+            factor.weight, a=math.sqrt(5)
+        )
+        self.r[adapter_name] = rank
+        self.scaling[adapter_name] = 1.0 if get_method(config.method).in_place else alpha / rank
+        self.beyond_column_B[adapter_name] = factor
+        self.beyond_column_sum[adapter_name] = state
+        self.beyond_column_dropout[adapter_name] = nn.Dropout(config.lora_dropout)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete one adapter and its frozen sum."""
+        if adapter_name in self.beyond_column_sum:
+            del self.beyond_column_sum[adapter_name]
+        super().delete_adapter(adapter_name)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name, device=None):
+        super()._move_adapter_to_device_of_base_layer(adapter_name, device)
+        device = self._get_base_layer_device_and_dtype(self.get_base_layer())[0] if device is None else device
+        if adapter_name in self.beyond_column_sum and device is not None and device.type != "meta":
+            self.beyond_column_sum[adapter_name].to(device)
+
+    def columns_of(self, adapter: str) -> list[tuple[Tensor, Tensor]]:
+        """Return the adapter's summands as (columns, scaled fp32 values (out_features, columns)), detached."""
+        state = self.beyond_column_sum[adapter]
+        factor = _whole(self.beyond_column_B[adapter].weight.detach()).float()
+        scale = self.scaling[adapter]
+        pairs = [(state.live_index, scale * factor[:, : len(state.columns)])]
+        if state.visited:
+            pairs.insert(0, (state.sum_index, scale * state.values[:, : len(state.visited)].float()))
+        return pairs
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """Return the dense update of the base weight, in the base weight's layout, fp32."""
+        pairs = self.columns_of(adapter)
+        delta = pairs[0][1].new_zeros(self.out_features, self.in_features)
+        for columns, values in pairs:
+            delta.index_add_(1, columns, values)
+        return delta.t() if self.transposed else delta
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """Columns are an exact LoRA."""
+        return True
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Write the adapters into the base weight; ``merge_loss`` keeps what rounding lost.
+
+        ``merge_loss[name]`` is the Frobenius norm of (written - intended) over that of the intended update.
+
+        Raises:
+            ValueError: with ``safe_merge``, if the merged weight is not finite.
+        """
+        for adapter in check_adapters_to_merge(self, adapter_names) or ():
+            if adapter not in self.beyond_column_B:
+                continue
+            if self.quantization_backend is not None and "4bit" in self.quantization_backend.backend_name:
+                warnings.warn("merging into a 4-bit base quantises it again and moves the outputs", stacklevel=2)
+            delta = self.get_delta_weight(adapter)
+            before = self.get_base_weight()
+            intended = before.to(torch.promote_types(before.dtype, torch.float32)) + delta
+            merged = intended.to(before.dtype)
+            if safe_merge and not torch.isfinite(merged).all():
+                raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken")
+            if self.quantization_backend is None:
+                self._before_merge[adapter] = self._touched(adapter, before)
+            self.set_base_weight(merged)
+            lost = (self.get_base_weight().to(intended) - intended).norm().item()
+            self.merge_loss[adapter] = lost / max(delta.norm().item(), torch.finfo(torch.float64).tiny)
+            if lost and self.merge_loss[adapter] > 0.01:
+                logger.warning(
+                    "%s: merging lost %.1f %% of the update", self.module_name, 100 * self.merge_loss[adapter]
+                )
+            self.merged_adapters.append(adapter)
+
+    def unmerge(self) -> None:
+        """Take the merged adapters out again: exactly, from kept columns, unless the base is quantised."""
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        while self.merged_adapters:
+            adapter = self.merged_adapters.pop()
+            if adapter in self._before_merge:
+                columns, kept = self._before_merge.pop(adapter)
+                self.get_base_layer().weight.data.index_copy_(0 if self.transposed else 1, columns, kept)
+            elif adapter in self.beyond_column_B:
+                weight = self.get_base_weight()
+                self.set_base_weight((weight.float() - self.get_delta_weight(adapter)).to(weight.dtype))
+
+    def _touched(self, adapter: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+        columns = torch.cat([columns for columns, _ in self.columns_of(adapter)]).unique()
+        return columns, weight.index_select(0 if self.transposed else 1, columns)
+
+
+class ColumnLinear(nn.Module, ColumnLayer):
+    """A linear layer (Linear, Conv1D or quantised) with column adapters."""
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, *, name: str, **kwargs):
+        super().__init__()
+        ColumnLayer.__init__(self, base_layer, name=name, **kwargs)
+        self._active_adapter = adapter_name
+
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+        """Return the base layer's output plus the active adapters' terms."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        active = [name for name in self.active_adapters if name in self.beyond_column_B]
+        if self.disable_adapters or self.merged or not active:
+            return self.base_layer(x, *args, **kwargs)
+        terms: list[Term] = []
+        wrapped: list[str] = []
+        for name in active:
+            state, factor = self.beyond_column_sum[name], self.beyond_column_B[name]
+            apart = _is_opaque(factor, nn.Linear) or (self.training and self.beyond_column_dropout[name].p > 0)
+            wrapped += [name] if apart else []
+            terms += state.terms(None if apart else factor.weight, self.scaling[name])
+        if args or kwargs or _is_opaque(self.base_layer, nn.Linear, Conv1D):
+            y = self.base_layer(x, *args, **kwargs)
+            y = column_linear(x, terms, output=y) if terms else y
+        else:
+            weight = self.base_layer.weight.t() if self.transposed else self.base_layer.weight
+            y = column_linear(x, terms, weight=weight, bias=self.base_layer.bias)
+        for name in wrapped:
+            state, factor = self.beyond_column_sum[name], self.beyond_column_B[name]
+            part = self.beyond_column_dropout[name](select_columns(x, state.live_window or state.live_index))
+            part = F.pad(part, (0, self.r[name] - part.shape[-1]))
+            y = y + self.scaling[name] * factor(part.to(factor.weight.dtype)).to(y.dtype)
+        return y
+
+    def __repr__(self) -> str:
+        return "beyond_column." + super().__repr__()
+
+
+def _is_opaque(module: nn.Module, *plain: type) -> bool:
+    """Whether calling ``module`` may do more than its weight says: a subclass, a hook, a replaced forward."""
+    hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return type(module) not in plain or bool(hooked) or "forward" in module.__dict__
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Gather a sharded tensor; collective under FSDP2."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

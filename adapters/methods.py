@@ -1,0 +1,223 @@
+"""One line from a model and a method's name to what a training loop needs."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from peft.utils.constants import SEQ_CLS_HEAD_NAMES
+from torch import nn
+
+from adapters.chain import ChainCallback
+from adapters.config import ColumnConfig
+from adapters.linked import LinkedLoraConfig, link_layers
+from adapters.tuner import TARGET_MODULES
+from theory.methods import Method, get_method
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclass
+class Prepared:
+    """A model ready to train.
+
+    Attributes:
+        model: a `peft.PeftModel`, or the model itself for full fine-tuning.
+        method: the method as data.
+        optimizer_groups: parameter groups with their learning rates and weight decay.
+        callbacks: callbacks for `transformers.Trainer`; a chain's moves happen there.
+    """
+
+    model: nn.Module
+    method: Method
+    optimizer_groups: list[dict[str, Any]]
+    callbacks: list[Any] = field(default_factory=list)
+
+    def create_optimizer(self, **arguments) -> torch.optim.AdamW:
+        """Return AdamW over the groups; keyword arguments go to `torch.optim.AdamW`."""
+        return torch.optim.AdamW(self.optimizer_groups, **arguments)
+
+
+def prepare(
+    model: nn.Module,
+    method: str,
+    *,
+    rank: int = 16,
+    alpha: float = 32.0,
+    target_modules: str | list[str] | None = None,
+    links: int = 1,
+    learning_rate: float = 3e-4,
+    head_learning_rate: float | None = None,
+    weight_decay: float = 0.0,
+    lr_ratio: float | None = None,
+    schedule: str = "run",
+    seed: int = 0,
+    modules_to_save: list[str] | None = None,
+) -> Prepared:
+    """Make ``model`` ready for one of the eleven methods.
+
+    The defaults are the hyper-parameters of arXiv:2606.13767 (r = 16, alpha = 32, query and value).
+
+    Args:
+        model: a transformers model (or any module, with ``target_modules``); adapted in place, as PEFT does.
+        method: a key of `theory.methods.METHODS`.
+        rank: rank, or columns, per link; ignored by ``"fft"``.
+        alpha: updates are scaled by ``alpha / rank``; PaCA trains the columns themselves and ignores it.
+        target_modules: as in PEFT: names, a pattern, ``"all-linear"``, or None for query and value.
+        links: length of the chain.
+        learning_rate: of the adapter (of A, for LoRA+), or of everything for ``"fft"``.
+        head_learning_rate: of ``modules_to_save``; None takes ``learning_rate``.
+        weight_decay: decoupled decay of matrices; vectors (biases, norms) are not decayed.
+        lr_ratio: lr_B / lr_A; None takes the method's own (16 for LoRA+).
+        schedule: ``"run"`` or ``"link"``, see `adapters.chain.ChainCallback`.
+        seed: seed of the selectors or of A.
+        modules_to_save: modules trained in full beside the adapter; None takes the model's ``classifier`` or
+            ``score`` (what PEFT does for classification), ``[]`` none.
+
+    Returns:
+        What to hand to `transformers.Trainer` or a loop of one's own.
+
+    Raises:
+        TypeError, ValueError: for arguments outside their range, naming argument and value, before the model is
+            touched.
+
+    >>> prepared = prepare(nn.Sequential(nn.Linear(4, 3)), "cla", rank=2, target_modules=["0"])
+    >>> sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
+    6
+    """
+    chosen = get_method(method)
+    _check(
+        chosen, rank=rank, alpha=alpha, links=links, learning_rate=learning_rate, lr_ratio=lr_ratio,
+        head_learning_rate=head_learning_rate, weight_decay=weight_decay, schedule=schedule,
+    )  # fmt: skip
+    heads = (
+        [name for name in SEQ_CLS_HEAD_NAMES if hasattr(model, name)] if modules_to_save is None else modules_to_save
+    )
+    missing = [head for head in heads if not any(_is_under(name, [head]) for name, _ in model.named_modules())]
+    if missing:
+        raise ValueError(f"modules_to_save names {missing[0]!r}, which matches no module of the model")
+    callbacks: list[Any] = []
+    if chosen.trains == "weight":
+        model.requires_grad_(True)
+        prepared: nn.Module = model
+    else:
+        shared: dict[str, Any] = {
+            "r": rank,
+            "lora_alpha": alpha,
+            "links": links,
+            "seed": seed,
+            "method": method,
+            "target_modules": _targets(model, target_modules, heads),
+            "modules_to_save": heads or None,
+        }
+        if chosen.selects_columns:
+            prepared = _wrap(model, ColumnConfig(**shared))
+        else:
+            _check_ranks(model, shared["target_modules"], rank)
+            prepared = _wrap(model, LinkedLoraConfig(**shared))
+            train_a = chosen.trains == "both"
+            link_layers(prepared, adapter="default", chained=chosen.chained, train_a=train_a, seed=seed)
+        if chosen.chained:
+            callbacks.append(ChainCallback(prepared, links=links, schedule=schedule))
+    ratio = chosen.lr_ratio if lr_ratio is None else lr_ratio
+    groups = _groups(prepared, heads, learning_rate, head_learning_rate, weight_decay, ratio)
+    return Prepared(model=prepared, method=chosen, optimizer_groups=groups, callbacks=callbacks)
+
+
+def _check(method: Method, *, rank, alpha, links, learning_rate, head_learning_rate, weight_decay, lr_ratio, schedule):
+    for name, value in (("rank", rank), ("links", links)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a whole number, got {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    for name, value in (("alpha", alpha), ("learning_rate", learning_rate), ("head_learning_rate", head_learning_rate)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be above 0 and finite, got {value!r}")
+    if not 0 <= weight_decay < float("inf"):
+        raise ValueError(f"weight_decay must be at least 0 and finite, got {weight_decay!r}")
+    if links > 1 and not method.chained:
+        raise ValueError(f"links={links}, but {method.key!r} does not chain; accepted: 1")
+    if lr_ratio is not None and method.trains != "both":
+        raise ValueError(f"lr_ratio={lr_ratio!r} needs two trained factors, but {method.key!r} trains one")
+    if lr_ratio is not None and not 0 < lr_ratio < float("inf"):
+        raise ValueError(f"lr_ratio must be above 0 and finite, got {lr_ratio!r}")
+    if schedule not in ("run", "link"):
+        raise ValueError(f"schedule must be 'run' or 'link', got {schedule!r}")
+
+
+def _wrap(model: nn.Module, config: PeftConfig) -> nn.Module:
+    """Call `peft.get_peft_model`, which itself uses a name that transformers 5 deprecates."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        return get_peft_model(model, config)
+
+
+def _is_under(name: str, roots: list[str]) -> bool:
+    """Whether a dotted name is, or lies inside, a module with one of the given (suffix) names."""
+    return any(re.search(rf"(^|\.){re.escape(root)}(\.|$)", name) for root in roots)
+
+
+def _targets(model: nn.Module, target_modules: str | list[str] | None, heads: list[str]) -> list[str]:
+    """Resolve the targets to module names, heads excluded, before PEFT touches the model."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_target_module_exists
+
+    if target_modules is None:
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+        if kind not in TARGET_MODULES:
+            raise ValueError(
+                f"target_modules must be given for model type {kind!r}; known: {', '.join(TARGET_MODULES)}"
+            )
+        target_modules = TARGET_MODULES[kind]
+    probe = _maybe_include_all_linear_layers(LoraConfig(target_modules=target_modules), model)
+    names = [
+        name
+        for name, _ in model.named_modules()
+        if name and not _is_under(name, heads) and check_target_module_exists(probe, name) is not None
+        and bool(check_target_module_exists(probe, name))
+    ]  # fmt: skip
+    if not names:
+        raise ValueError(f"target_modules={target_modules!r} matches no module of the model")
+    return names
+
+
+def _check_ranks(model: nn.Module, names: list[str], rank: int) -> None:
+    from adapters.layer import layer_shape
+
+    for name in names:
+        shape = layer_shape(model.get_submodule(name))
+        if shape is None:
+            raise ValueError(
+                f"target module {name!r} is a {type(model.get_submodule(name)).__name__}; accepted: Linear, Conv1D"
+            )
+        if rank > shape[1]:
+            raise ValueError(f"rank={rank} is above in_features={shape[1]} of target module {name!r}")
+
+
+def _groups(model, heads, learning_rate, head_learning_rate, weight_decay, ratio) -> list[dict[str, Any]]:
+    """Group trainable parameters by learning rate and decay, in a fixed order."""
+    inside_head = {
+        id(p)
+        for name, module in model.named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
+        or (not isinstance(module, BaseTunerLayer) and _is_under(name, heads))
+        for p in module.parameters()
+    }
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = learning_rate
+        if id(parameter) in inside_head:
+            rate = learning_rate if head_learning_rate is None else head_learning_rate
+        elif ".lora_B." in name:
+            rate = learning_rate * ratio
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]

@@ -1,0 +1,94 @@
+"""The PEFT tuner of the column methods: injection, checks made before anything is touched, registration."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+
+from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs, register_peft_method
+from peft.utils.other import get_pattern_key
+from torch import nn
+
+from adapters.config import TYPE_NAME, ColumnConfig, extend_peft_type
+from adapters.layer import PREFIX, ColumnLayer, ColumnLinear, layer_shape
+
+__all__ = ["TARGET_MODULES", "ColumnModel", "register"]
+
+TARGET_MODULES = {
+    **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    "bert": ["query", "value"],
+    "deberta-v2": ["query_proj", "value_proj"],
+    "gpt2": ["c_attn"],
+    "llama": ["q_proj", "v_proj"],
+    "roberta": ["query", "value"],
+    "vit": ["q_proj", "v_proj", "query", "value"],
+}
+
+
+class ColumnModel(BaseTuner):
+    """Column adapters on a model; made by `peft.get_peft_model` from a `ColumnConfig`."""
+
+    prefix: str = PREFIX
+    tuner_layer_cls = ColumnLayer
+    target_module_mapping = TARGET_MODULES
+
+    def _prepare_model(self, peft_config: ColumnConfig, model: nn.Module) -> None:
+        """Refuse what cannot work before the first layer is replaced."""
+        peft_config = _maybe_include_all_linear_layers(peft_config, model)
+        inside = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, ColumnLayer))
+        for name, module in model.named_modules():
+            if not name or (inside and name.startswith(inside)):
+                continue
+            found = self._check_target_module_exists(peft_config, name)
+            if isinstance(found, bool | re.Match) and found:
+                base = module.get_base_layer() if isinstance(module, ColumnLayer) else module
+                shape = layer_shape(base)
+                if shape is None:
+                    raise ValueError(f"target module {name!r} is a {type(base).__name__}; accepted: Linear, Conv1D")
+                rank = _pattern(peft_config.rank_pattern, name, peft_config.r)
+                largest = max([column for one in peft_config.columns or [] for column in one], default=0)
+                if rank > shape[1] or largest >= shape[1]:
+                    what = f"r={rank} is above" if rank > shape[1] else f"columns has {largest}, outside"
+                    raise ValueError(f"{what} in_features={shape[1]} of target module {name!r}")
+
+    def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, **_):
+        arguments = {
+            "rank": _pattern(peft_config.rank_pattern, current_key, peft_config.r),
+            "alpha": _pattern(peft_config.alpha_pattern, current_key, peft_config.lora_alpha),
+            "config": peft_config,
+        }
+        if isinstance(target, ColumnLayer):
+            target.update_layer(adapter_name, **arguments)
+            return
+        layer = ColumnLinear(target, adapter_name, name=current_key, **get_quantization_kwargs(self))
+        layer.update_layer(adapter_name, **arguments)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *_, **kwargs):
+        """Refuse what PEFT would drop in silence for tuners other than LoRA."""
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError(
+                f"adapter_names={kwargs['adapter_names']!r} (one adapter per example) is not supported by column "
+                "adapters; use set_adapter, or export_to_lora and PEFT's LoRA"
+            )
+        yield
+
+
+def _pattern(pattern: dict, name: str, default):
+    """Look ``name`` up in a rank or alpha pattern, as PEFT does for LoRA."""
+    return pattern.get(get_pattern_key(pattern.keys(), name), default)
+
+
+def register() -> None:
+    """Make PEFT and transformers know the column methods; importing the package calls it."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    if extend_peft_type(TYPE_NAME) not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        register_peft_method(name=TYPE_NAME.lower(), config_cls=ColumnConfig, model_cls=ColumnModel, prefix=PREFIX)
+
+
+register()
