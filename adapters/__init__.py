@@ -3,6 +3,7 @@
 from adapters.chain import ChainCallback, current_link, last_checkpoint, merge_and_continue
 from adapters.config import ColumnConfig
 from adapters.describe import LayerFactors, delta_weights, describe, factors
+from adapters.export import export_to_lora
 from adapters.methods import Prepared, prepare
 from adapters.tuner import ColumnModel
 
@@ -15,6 +16,7 @@ __all__ = [
     "current_link",
     "delta_weights",
     "describe",
+    "export_to_lora",
     "factors",
     "last_checkpoint",
     "merge_and_continue",

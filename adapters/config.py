@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from peft import PeftConfig
 from peft.utils import PeftType
@@ -61,9 +62,9 @@ class ColumnConfig(PeftConfig):
     links: int = field(default=1)
     link: int = field(default=0)
     seed: int = field(default=0)
-    columns: list[list[int]] | list[int] | None = field(default=None)
-    target_modules: list[str] | str | None = field(default=None)
-    exclude_modules: list[str] | str | None = field(default=None)
+    columns: list[Any] | None = field(default=None)
+    target_modules: set[str] | list[str] | str | None = field(default=None)
+    exclude_modules: set[str] | list[str] | str | None = field(default=None)
     layers_to_transform: list[int] | int | None = field(default=None)
     layers_pattern: list[str] | str | None = field(default=None)
     rank_pattern: dict[str, int] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -129,7 +130,7 @@ def describe(model: nn.Module, base_state: Mapping[str, Tensor] | None = None) -
         base = item.base_weight.double()
         left, right = item.left.double(), item.right.double()
         rows, columns = base.shape
-        common = {
+        common: Any = {
             "name": item.name,
             "out_features": rows,
             "in_features": columns,
@@ -139,9 +140,9 @@ def describe(model: nn.Module, base_state: Mapping[str, Tensor] | None = None) -
             "norm_merged": _norm(base + left @ right),
         }
         if isinstance(layer, ColumnLayer):
-            records.append({**common, **_describe_columns(layer, adapter, config)})
+            records.append(common | _describe_columns(layer, adapter, config))
         else:
-            records.append({**common, **_describe_factors(layer, adapter, config)})
+            records.append(common | _describe_factors(layer, adapter, config))
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             before = dict(module.original_module.named_parameters())

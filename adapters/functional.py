@@ -11,7 +11,7 @@ Each :math:`x_{S_t}` is an output of the Function, so that second derivatives fl
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,7 +85,8 @@ def column_linear(
         x = x.to(dtype)
     elif torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        x = x.to(dtype)
+        weight, bias = (None if t is None else t.to(dtype) for t in (weight, bias))
     else:
         dtype = x.dtype
     if weight is not None and weight.requires_grad:  # a perturbed or trained W: autograd carries its gradient
@@ -153,7 +154,8 @@ class _ColumnLinear(torch.autograd.Function):
         weight, *rest = ctx.saved_tensors
         selected, tensors = rest[:count], rest[count:]
         needs_x, _, needs_bias, needs_output = ctx.needs_input_grad[2:6]
-        dx = dbias = doutput = flat = None
+        dbias = doutput = flat = None
+        dx: Any = None
         if grad is not None:
             flat = grad.reshape(-1, grad.shape[-1])
             dbias = flat.sum(0) if needs_bias else None

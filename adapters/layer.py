@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import warnings
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
@@ -53,7 +53,7 @@ class FrozenSum(nn.Module):
 
     def __init__(self, *, out_features: int, in_features: int, name: str, rank: int, config: ColumnConfig):
         super().__init__()
-        self._selector = {
+        self._selector: dict[str, Any] = {
             "in_features": in_features,
             "rank": rank,
             "seed": config.seed,
@@ -163,7 +163,7 @@ class ColumnLayer(BaseTunerLayer):
         self.merge_loss: dict[str, float] = {}
         self._before_merge: dict[str, tuple[Tensor, Tensor]] = {}
         self._disable_adapters = False
-        self.merged_adapters = []
+        self.merged_adapters: list[str] = []
 
     def update_layer(self, adapter_name: str, *, rank: int, alpha: float, config: ColumnConfig) -> None:
         """Add one adapter to this layer."""
@@ -175,9 +175,8 @@ class ColumnLayer(BaseTunerLayer):
             config=config,
         )
         factor = nn.Linear(rank, self.out_features, bias=False)
-        nn.init.zeros_(factor.weight) if config.init_weights else nn.init.kaiming_uniform_(
-            factor.weight, a=math.sqrt(5)
-        )
+        if config.init_weights:
+            nn.init.zeros_(factor.weight)
         self.r[adapter_name] = rank
         self.scaling[adapter_name] = 1.0 if get_method(config.method).in_place else alpha / rank
         self.beyond_column_B[adapter_name] = factor
@@ -273,7 +272,7 @@ class ColumnLinear(nn.Module, ColumnLayer):
     """A linear layer (Linear, Conv1D or quantised) with column adapters."""
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, *, name: str, **kwargs):
-        super().__init__()
+        nn.Module.__init__(self)
         ColumnLayer.__init__(self, base_layer, name=name, **kwargs)
         self._active_adapter = adapter_name
 

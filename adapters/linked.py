@@ -60,6 +60,7 @@ class LinkedFactor(nn.Module):
         super().__init__()
         self.axis = axis
         self.live = weight
+        self.frozen: Tensor
         self.register_buffer("frozen", weight.detach().narrow(axis, 0, 0).clone(), persistent=False)
 
     @property

@@ -1,0 +1,90 @@
+"""Write any adapter of ours as a plain LoRA adapter that PEFT loads without this package."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from peft.utils import ModulesToSaveWrapper
+from safetensors.torch import save_file
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from adapters.describe import ROOT, factors
+
+__all__ = ["export_to_lora"]
+
+
+@torch.no_grad()
+def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default") -> Path:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` of an equal LoRA adapter.
+
+    A column selector is a legal A (rows of the identity), so the export is exact: rank r, or the number of
+    distinct columns visited by a chain; ``lora_alpha`` equals the rank, the scale is folded into B. Layers of
+    different rank go to ``rank_pattern``. Modules to save are written as they are.
+
+    Args:
+        model: a PEFT model with column or LoRA layers.
+        folder: where to write; made if missing. Each file is renamed into place when complete.
+        adapter: name of the adapter.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if the model has no layer with that adapter, or adapters are merged.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    ranks: dict[str, int] = {}
+    modules = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
+    transposed = False
+    for item in factors(model, adapter=adapter):
+        left, right = _distinct(item.left, item.right)
+        ranks[item.name] = right.shape[0]
+        transposed |= isinstance(modules[item.name].get_base_layer(), Conv1D)
+        tensors[f"{ROOT}{item.name}.lora_A.weight"] = right.cpu().contiguous()
+        tensors[f"{ROOT}{item.name}.lora_B.weight"] = left.cpu().contiguous()
+    if not ranks:
+        raise ValueError(f"the model has no layer with an adapter named {adapter!r}")
+    ours = model.peft_config[adapter]
+    for name, module in modules.items():
+        if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
+            for key, value in module.modules_to_save[adapter].state_dict().items():
+                tensors[f"{ROOT}{name}.{key}"] = value.cpu().contiguous()
+    rank = max(ranks.values())
+    other = {name: value for name, value in ranks.items() if value != rank}
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern=other,
+        alpha_pattern=dict(other),
+        target_modules=sorted(ranks),
+        modules_to_save=ours.modules_to_save,
+        task_type=ours.task_type,
+        base_model_name_or_path=ours.base_model_name_or_path,
+        fan_in_fan_out=transposed,
+        inference_mode=True,
+    )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        config.save_pretrained(scratch)
+        save_file(tensors, Path(scratch) / "adapter_model.safetensors", metadata={"format": "pt"})
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            (Path(scratch) / name).replace(folder / name)
+    return folder
+
+
+def _distinct(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum the columns of ``left`` that belong to equal one-hot rows of ``right`` (a chain that wrapped around)."""
+    one_hot = bool(((right == 0) | (right == 1)).all()) and bool((right.sum(1) == 1).all())
+    if not one_hot:
+        return left, right
+    columns, slot = right.argmax(1).unique(return_inverse=True)
+    if len(columns) == right.shape[0]:
+        return left, right
+    summed = left.new_zeros(left.shape[0], len(columns)).index_add_(1, slot, left)
+    return summed, torch.eye(right.shape[1], dtype=right.dtype, device=right.device)[columns]
