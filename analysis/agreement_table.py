@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis.agreement import granulated_tau, kendall_tau, partial_tau, sign_error, tied_share
-from analysis.conditional_mi import conditional_mutual_information
+from analysis.conditional_mi import Cells, conditional_cells, conditional_mutual_information
 from analysis.pairs import check_design, dense_ranks
 from analysis.resampling import (
     adjust_p_values,
@@ -172,8 +172,9 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
         for position, control in enumerate(comparison.controls):
             columns[f"partial_{control}"] = partial_tau(values, target, controls[:, position])
     rows = {name: {key: value[k] for key, value in columns.items()} for k, name in enumerate(names)}
+    cells = conditional_cells(frame, axes=comparison.axes)
     for k, name in enumerate(names):
-        rows[name] |= _cmi_row(values[:, k], target, frame, comparison, weights, shuffles)
+        rows[name] |= _cmi_row(values[:, k], target, frame, comparison, cells, weights, shuffles)
         bar.update()
     return rows
 
@@ -199,25 +200,23 @@ def _sign_error_columns(
 
 
 def _cmi_row(
-    measure: NDArray, target: NDArray, frame: pd.DataFrame, comparison: Comparison, weights: NDArray, shuffles: NDArray
+    measure: NDArray,
+    target: NDArray,
+    frame: pd.DataFrame,
+    comparison: Comparison,
+    cells: Cells,
+    weights: NDArray,
+    shuffles: NDArray,
 ) -> dict[str, object]:
-    axes = comparison.axes
-    observed = conditional_mutual_information(measure, target, frame, axes=axes)
+    axes, count = comparison.axes, comparison.cmi_replicates
+
+    def criterion(target: NDArray = target, weights: NDArray | None = None) -> pd.Series:
+        return conditional_mutual_information(measure, target, frame, axes=axes, weights=weights, cells=cells)
+
+    observed = criterion()
     nothing = np.full(1, np.nan)
-    samples, null = nothing, nothing
-    if comparison.cmi_replicates:
-        samples = np.array(
-            [
-                conditional_mutual_information(measure, target, frame, axes=axes, weights=row).min()
-                for row in weights[: comparison.cmi_replicates]
-            ]
-        )
-        null = np.array(
-            [
-                conditional_mutual_information(measure, target[index], frame, axes=axes).min()
-                for index in shuffles[: comparison.cmi_replicates]
-            ]
-        )
+    samples = np.array([criterion(weights=row).min() for row in weights[:count]]) if count else nothing
+    null = np.array([criterion(target[index]).min() for index in shuffles[:count]]) if count else nothing
     low, high = interval(samples, confidence=comparison.confidence)
     return {
         "cmi": observed.min(),
@@ -225,7 +224,7 @@ def _cmi_row(
         "cmi_high": high.item(),
         "cmi_given": observed.idxmin() if observed.notna().any() else "none",
         "cmi_null": null.mean(),
-        "cmi_p": permutation_p_value(observed.min(), null).item() if comparison.cmi_replicates else np.nan,
+        "cmi_p": permutation_p_value(observed.min(), null).item() if count else np.nan,
         "cmi_pgdl": _pgdl(measure, target, frame, axes),
     }
 

@@ -7,6 +7,7 @@ of the contest "Predicting Generalization in Deep Learning" (PGDL, NeurIPS 2020)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -15,7 +16,53 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.pairs import check_design, dense_ranks
 
-__all__ = ["conditional_mutual_information"]
+__all__ = ["Cells", "conditional_cells", "conditional_mutual_information"]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Ordered pairs of runs and, for every conditioning set, the cell that each pair falls into.
+
+    Attributes:
+        convention: whose sets and pairs these are.
+        left, right: indices of the two runs, shape (pairs,).
+        codes: conditioning set -> number of each pair's cell.
+        counts: conditioning set -> number of cells, seen or not.
+    """
+
+    convention: str
+    left: NDArray[np.intp]
+    right: NDArray[np.intp]
+    codes: dict[str, NDArray[np.intp]]
+    counts: dict[str, int]
+
+
+def conditional_cells(design: pd.DataFrame, *, axes: Sequence[str], convention: str = "jiang") -> Cells:
+    """Prepare the conditioning sets of a design once, for many measures, shuffles and bootstrap samples.
+
+    Args:
+        design: one row per run.
+        axes: the hyper-parameters.
+        convention: ``"jiang"`` or ``"pgdl"``, see :func:`conditional_mutual_information`.
+
+    Raises:
+        ValueError: for an unknown convention, a missing column, or fewer than two axes under pgdl.
+    """
+    if convention not in ("jiang", "pgdl"):
+        raise ValueError(f"convention must be 'jiang' or 'pgdl', got {convention!r}")
+    if convention == "pgdl" and len(axes) < 2:
+        raise ValueError(f"the PGDL convention conditions on two hyper-parameters, got axes {list(axes)}")
+    check_design(design, axes)
+    left, right = np.divmod(np.arange(len(design) ** 2), len(design))
+    if convention == "jiang":
+        left, right = left[left != right], right[left != right]
+    codes, counts = {}, {}
+    for size in (2,) if convention == "pgdl" else (0, 1, 2):
+        for subset in combinations(axes, size):
+            setting, count = _settings(design, subset)
+            name = " + ".join(subset) or "none"
+            codes[name], counts[name] = setting[left] * count + setting[right], count * count
+    return Cells(convention, left, right, codes, counts)
 
 
 def conditional_mutual_information(
@@ -27,6 +74,7 @@ def conditional_mutual_information(
     convention: str = "jiang",
     ties: str | None = None,
     weights: NDArray[np.float64] | None = None,
+    cells: Cells | None = None,
 ) -> pd.Series:
     r"""Normalised conditional mutual information I(V_mu; V_g | U_S) / H(V_g | U_S) for every set S.
 
@@ -51,6 +99,7 @@ def conditional_mutual_information(
             ``"minus"`` (a tie counts as minus, in both directions) or ``"drop"`` (tied pairs are left out);
             by default ``"symbol"`` for jiang (which the paper leaves open) and ``"minus"`` for pgdl.
         weights: multiplicities of the runs, shape (runs,), for one bootstrap sample.
+        cells: :func:`conditional_cells` of the same design, axes and convention, prepared beforehand.
 
     Returns:
         One entry per S, named by its members joined with ``" + "`` (``"none"`` for the empty set); NaN where
@@ -64,38 +113,30 @@ def conditional_mutual_information(
     >>> conditional_mutual_information([1, 2, 3, 4], [2, 4, 6, 8], design, axes=["links"]).round(6).tolist()
     [1.0, 1.0]
     """
-    if convention not in ("jiang", "pgdl"):
-        raise ValueError(f"convention must be 'jiang' or 'pgdl', got {convention!r}")
-    ties = ties or {"jiang": "symbol", "pgdl": "minus"}[convention]
+    cells = conditional_cells(design, axes=axes, convention=convention) if cells is None else cells
+    ties = ties or {"jiang": "symbol", "pgdl": "minus"}[cells.convention]
     if ties not in ("symbol", "minus", "drop"):
         raise ValueError(f"ties must be 'symbol', 'minus' or 'drop', got {ties!r}")
-    if convention == "pgdl" and len(axes) < 2:
-        raise ValueError(f"the PGDL convention conditions on two hyper-parameters, got axes {list(axes)}")
-    check_design(design, axes)
     ranks = dense_ranks(np.stack([np.asarray(measure, float), np.asarray(target, float)], axis=1))
-    runs = len(ranks)
-    if len(design) != runs:
-        raise ValueError(f"design has {len(design)} rows, measure and target have {runs}")
-    left, right = np.divmod(np.arange(runs * runs), runs)
-    if convention == "jiang":
-        left, right = left[left != right], right[left != right]
-    signs = np.sign(ranks[left] - ranks[right])
-    if ties == "drop":
-        decided = (signs != 0).all(axis=1)
-        left, right, signs = left[decided], right[decided], signs[decided]
-    elif ties == "minus":
+    if len(design) != len(ranks):
+        raise ValueError(f"design has {len(design)} rows, measure and target have {len(ranks)}")
+    signs = np.sign(ranks[cells.left] - ranks[cells.right])
+    kept = (signs != 0).all(axis=1) if ties == "drop" else slice(None)
+    if ties == "minus":
         signs = np.where(signs > 0, 1, -1)
-    if not len(left):
+    letters = ((signs[:, 0] + 1) * 3 + signs[:, 1] + 1)[kept]
+    if not len(letters):
         raise ValueError("no pair of runs is left: every pair is tied")
-    letters = (signs[:, 0] + 1) * 3 + signs[:, 1] + 1
-    pair_weights = None if weights is None else np.asarray(weights, float)[left] * np.asarray(weights, float)[right]
-    sizes = (2,) if convention == "pgdl" else (0, 1, 2)
+    pair_weights = None
+    if weights is not None:
+        weights = np.asarray(weights, dtype=np.float64)
+        pair_weights = (weights[cells.left] * weights[cells.right])[kept]
     values = {}
-    for subset in (chosen for size in sizes for chosen in combinations(axes, size)):
-        setting, cells = _settings(design, subset)
-        code = (setting[left] * cells + setting[right]) * 9 + letters
-        table = np.bincount(code, weights=pair_weights, minlength=9 * cells * cells).reshape(-1, 3, 3).astype(float)
-        values[" + ".join(subset) or "none"] = _normalised(table, uniform=convention == "pgdl", name=subset)
+    for name, code in cells.codes.items():
+        count = cells.counts[name]
+        counted = np.bincount(code[kept] * 9 + letters, weights=pair_weights, minlength=9 * count)
+        table = counted.astype(np.float64).reshape(-1, 3, 3)
+        values[name] = _normalised(table, uniform=cells.convention == "pgdl", name=name)
     return pd.Series(values, dtype=np.float64)
 
 
@@ -114,11 +155,11 @@ def _entropy(counts: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArra
     return -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1)
 
 
-def _normalised(table: NDArray[np.float64], *, uniform: bool, name: Sequence[str]) -> float:
+def _normalised(table: NDArray[np.float64], *, uniform: bool, name: str) -> float:
     totals = table.sum(axis=(1, 2))
     if uniform and (totals == 0).any():
         raise ValueError(
-            f"the PGDL convention needs every pair of settings of {' + '.join(name)}; "
+            f"the PGDL convention needs every pair of settings of {name}; "
             f"{int((totals == 0).sum())} of {len(totals)} cells are empty (the design is not a full grid)"
         )
     target_entropy = _entropy(table.sum(axis=1), totals)

@@ -1,0 +1,182 @@
+"""The paper's last claim, decided: do its bounds track measured generalization better than its rivals do?
+
+arXiv:2606.13767 says that its bounds follow measured generalization more consistently than loss landscapes and
+intruder dimensions do. The bound, the rivals and the test are named here before any run is looked at: the bound
+is Table 1's root term on the run's actual update, the rivals are every landscape, curvature and intruder measure
+at hand, and the test is the paired bootstrap of the difference in Kendall's tau-b over clusters of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.agreement_table import Comparison, agreement_table, family_differences
+from analysis.compare import DESIGN, LOSSES, candidates
+from analysis.published import pair_tests, published_agreement
+
+__all__ = ["CHAMPION", "RIVALS", "compare_task", "judge_claim", "published_result", "result", "rival_columns"]
+
+CHAMPION = "bound/table1-root"
+RIVALS = ("sharp", "flat", "landscape", "curvature", "hessian", "eigen", "trace", "intruder")
+_DIGITS = 6
+
+
+def rival_columns(columns: Sequence[str]) -> list[str]:
+    """The loss-landscape, curvature and intruder measures among some columns, by their names.
+
+    >>> rival_columns(["bound/direct", "measures/sharpness/adapter", "measures/intruders/last"])
+    ['measures/sharpness/adapter', 'measures/intruders/last']
+    """
+    return [
+        name
+        for name in columns
+        if not name.startswith(("bound/", "unit-network/", "norm/", "size/", "fit/"))
+        and any(word in name.lower() for word in RIVALS)
+    ]
+
+
+def judge_claim(frame: pd.DataFrame, *, comparison: Comparison, champion: str = CHAMPION) -> dict[str, Any]:
+    """Decide the claim on one task's runs.
+
+    Args:
+        frame: from ``analysis.compare.comparison_frame``, one task.
+        comparison: the target and the resampling.
+        champion: the measure whose superiority is claimed.
+
+    Returns:
+        ``verdict``: ``"supported"`` (the bound beats every rival, its interval above zero), ``"contradicted"``
+        (some rival beats it and it beats none), ``"mixed"`` (both happen), ``"undecided"`` (not all are beaten
+        and none beats it), or ``"no rivals"``;
+        ``sentence``: the same in words with the counts; ``differences``: the table behind it.
+    """
+    rivals = rival_columns(candidates(frame))
+    if champion not in candidates(frame) or not rivals:
+        return {"verdict": "no rivals", "sentence": "No landscape or intruder measure was taken.", "differences": None}
+    differences = family_differences(frame, champion=champion, rivals=rivals, comparison=comparison)
+    counts = {name: int((differences["verdict"] == name).sum()) for name in ("champion", "rival", "undecided")}
+    if counts["champion"] == len(rivals):
+        verdict = "supported"
+    elif counts["rival"]:
+        verdict = "mixed" if counts["champion"] else "contradicted"
+    else:
+        verdict = "undecided"
+    sentence = (
+        f"The order of {champion} follows the measured {comparison.target} better than {counts['champion']} of "
+        f"{len(rivals)} landscape, curvature and intruder measures, worse than {counts['rival']}, and cannot be told "
+        f"apart from {counts['undecided']} ({comparison.confidence:.0%} intervals over {len(frame)} runs): "
+        f"the claim is {verdict}."
+    )
+    return {"verdict": verdict, "sentence": sentence, "differences": differences}
+
+
+def compare_task(
+    frame: pd.DataFrame, *, loss: str, replicates: int = 1000, permutations: int = 999, seed: int = 0
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Agreement table and verdict for one task and one loss.
+
+    Axes are those of method, rank and links that vary in the runs; the seed is held fixed within a pair and
+    clusters are configurations. The partial versions take out training loss and, where it varies, rank.
+
+    Raises:
+        ValueError: if ``loss`` was not measured, or nothing varies.
+    """
+    target = f"gap/{loss}"
+    if target not in frame.columns or frame[target].isna().all():
+        raise ValueError(f"no run measured {target}; accepted: {', '.join(LOSSES)}")
+    frame = frame.dropna(subset=[target])
+    axes = tuple(axis for axis in ("method", "rank", "links") if frame[axis].nunique() > 1)
+    if not axes:
+        raise ValueError("method, rank and links are the same in all runs; there is nothing to compare")
+    comparison = Comparison(
+        target=target,
+        axes=axes,
+        controls=("train_loss", *(["rank"] if "rank" in axes else [])),
+        replicates=replicates,
+        permutations=permutations,
+        cmi_replicates=min(100, permutations),
+        seed=seed,
+    )
+    table = agreement_table(frame, measures=candidates(frame), comparison=comparison)
+    return table, judge_claim(frame, comparison=comparison)
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any]:
+    """A data frame as a result file's table, floats to six significant digits."""
+    plain = frame.reset_index()
+    rows = [
+        [float(f"{cell:.{_DIGITS}g}") if isinstance(cell, float) else cell for cell in row]
+        for row in plain.astype(object).itertuples(index=False, name=None)
+    ]
+    return {"columns": list(map(str, plain.columns)), "rows": rows}
+
+
+def result(frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int) -> dict[str, Any]:
+    """Everything that the comparison has to say, as the values and tables of a result file.
+
+    Args:
+        frame: from ``analysis.compare.comparison_frame``; its tasks are compared one by one, since a gap in one
+            loss on one data set says nothing about a gap in another.
+        replicates: bootstrap samples.
+        permutations: shuffles of the null.
+        seed: of both.
+
+    Returns:
+        ``values`` and ``tables`` for ``analysis.store.write_result``: the runs, one agreement table and one table
+        of differences per task and loss, the verdicts and their sentences.
+    """
+    shown = [*DESIGN, "train_loss", *(c for c in frame.columns if c.startswith("gap/")), *candidates(frame, min_runs=1)]
+    tables = {"runs": _table(frame[list(dict.fromkeys(shown))])}
+    values: dict[str, Any] = {"runs": len(frame), "failed": len(frame.attrs.get("failed", []))}
+    for task, runs in frame.groupby("task", sort=True):
+        values[f"{task}/runs"] = len(runs)
+        values[f"{task}/configurations"] = len(runs[["method", "rank", "links"]].drop_duplicates())
+        for loss in (loss for loss in LOSSES if f"gap/{loss}" in runs and runs[f"gap/{loss}"].notna().any()):
+            table, claim = compare_task(runs, loss=loss, replicates=replicates, permutations=permutations, seed=seed)
+            where = f"{task}/{loss}"
+            tables[f"agreement/{where}"] = _table(table)
+            values |= {f"{where}/verdict": claim["verdict"], f"{where}/sentence": claim["sentence"]}
+            if claim["differences"] is not None:
+                tables[f"differences/{where}"] = _table(claim["differences"])
+            for name, row in table.iterrows():
+                for statistic in ("tau_b", "tau_b_low", "tau_b_high", "q", "granulated", "cmi", "partial_tau"):
+                    values[f"{where}/{name}/{statistic}"] = float(row[statistic])
+            values[f"{where}/best"], values[f"{where}/significant"] = table.index[0], int((table["q"] <= 0.05).sum())
+            values[f"{where}/candidates"] = len(table)
+    return {"values": values, "tables": tables}
+
+
+def published_result(table: pd.DataFrame, *, permutations: int = 9999, seed: int = 0) -> dict[str, Any]:
+    """The paper's own table 3 against the order of its bounds, as the values and tables of a result file.
+
+    Args:
+        table: ``analysis.published.generalization_error()``.
+        permutations: shuffles of the null.
+        seed: of the resampling.
+    """
+    values: dict[str, Any] = {}
+    rows = []
+    for links in (1, 2, 3):
+        for label, part in (("all", table), ("no-fft", table.drop(columns="fft"))):
+            found = published_agreement(part, links=links, permutations=permutations, seed=seed)
+            tau = found.pop("tau")
+            values |= {f"links-{links}/{label}/{name}": value for name, value in found.items()}
+            rows += [[links, label, *names, value] for names, value in tau.items()]
+    tests = pair_tests(table)
+    first = tests.set_index(["smaller_bound", "larger_bound"]).loc[("cla", "lora")]
+    values |= {
+        "cla-below-lora/agree": int(first["agree"]),
+        "cla-below-lora/rows": int(first["rows"]),
+        "cla-below-lora/p": float(first["p"]),
+        "pair-tests/smallest-p": float(tests["p"].min()),
+        "pair-tests/count": len(tests),
+    }
+    return {
+        "values": values,
+        "tables": {
+            "tau": {"columns": ["links", "methods", "model", "dataset", "tau_b"], "rows": rows},
+            "pairs": _table(tests.set_index(["smaller_bound", "larger_bound"])),
+        },
+    }

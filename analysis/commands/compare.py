@@ -1,0 +1,74 @@
+"""``python -m analysis compare``: which measure predicts the measured generalization error?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "compare every bound, sharpness, spectrum and norm with the measured generalization error of finished runs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's arguments."""
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUNS_FOLDER", help="folders of finished runs")
+    parser.add_argument(
+        "--published", action="store_true", help="compare the paper's own table 3 with the order of its bounds instead"
+    )
+    parser.add_argument("--results", type=Path, metavar="JSON", help="write the tables there")
+    parser.add_argument("--replicates", type=int, default=1000, help="bootstrap samples (default: %(default)s)")
+    parser.add_argument("--permutations", type=int, default=999, help="shuffles of the null (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of both (default: %(default)s)")
+    parser.add_argument("--top", type=int, default=12, help="rows printed per table (default: %(default)s)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from analysis.claim import published_result, result
+    from analysis.compare import comparison_frame
+    from analysis.provenance import provenance
+    from analysis.published import generalization_error
+    from analysis.store import write_result
+
+    if bool(args.runs) == args.published:
+        raise ValueError("give either folders of finished runs or --published")
+    for name in ("replicates", "permutations", "top"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if args.published:
+        found = published_result(generalization_error(), seed=args.seed)
+        command = "python -m analysis compare --published"
+        shown = {key: value for key, value in found["values"].items() if "links-3/all" in key or "cla-below" in key}
+        for key, value in shown.items():
+            print(f"{key}: {value:.4g}")
+    else:
+        frame = comparison_frame(args.runs)
+        found = result(frame, replicates=args.replicates, permutations=args.permutations, seed=args.seed)
+        folders = " ".join(map(_shown, args.runs))
+        sizes = f"--replicates {args.replicates} --permutations {args.permutations}"
+        command = f"python -m analysis compare {folders} {sizes} --seed {args.seed}"
+        _print(found, top=args.top)
+    if args.results is not None:
+        path = write_result(
+            args.results, provenance=provenance(f"{command} --results {_shown(args.results)}", [args.seed]), **found
+        )
+        print(f"written: {path}")
+    return 0
+
+
+def _shown(path: Path) -> str:
+    """A path as it may stand in a record: never this machine's own folders."""
+    return path.name if path.is_absolute() else path.as_posix()
+
+
+def _print(found: dict, *, top: int) -> None:
+    import pandas as pd
+
+    columns = ["runs", "tau_b", "tau_b_low", "tau_b_high", "q", "granulated", "robust_sign_error", "cmi", "partial_tau"]
+    for name, table in found["tables"].items():
+        if name.startswith("agreement/"):
+            frame = pd.DataFrame(table["rows"], columns=table["columns"]).set_index("measure")
+            where = name.removeprefix("agreement/")
+            shown = [column for column in columns if column in frame]
+            print(f"\n{where} ({min(top, len(frame))} of {len(frame)} candidates)")
+            print(frame[shown].head(top).to_string(float_format=lambda value: f"{value:.3f}"))
+            print(found["values"][f"{where}/sentence"])

@@ -1,0 +1,205 @@
+"""Runs on disk -> one data frame of measured G and every candidate predictor -> who predicts what.
+
+Each run is a folder with ``record.json`` (``analysis.finetune``) and, where they were taken, further files of
+measurements beside it (``measures.json``: sharpness, curvature, spectra; and any other ``*.json`` that holds
+numbers by name). Bounds are evaluated here, from the update that the record says was really trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.store import read_json
+from theory.bounds import from_update
+from theory.perturbation import Network
+
+__all__ = ["DESIGN", "LOSSES", "bound_columns", "candidates", "comparison_frame", "norm_columns", "read_runs"]
+
+DESIGN = ("task", "method", "rank", "links", "seed")
+LOSSES = ("cross_entropy", "zero_one")
+_NOT_MEASURED = ("schema", "provenance", "config", "key", "status", "seed", "timing", "seconds", "settings")
+
+
+def read_runs(folders: Iterable[str | Path]) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
+    """Find every finished run under some folders.
+
+    Args:
+        folders: folders that hold ``<key>/record.json``, at any depth, or such a run's own folder.
+
+    Returns:
+        The finished runs, (folder, record), in the order of their keys, each key once; and the keys of the runs
+        that failed, which are left out.
+
+    Raises:
+        ValueError: if a folder is missing, a record is corrupt, or no run is finished.
+    """
+    finished: dict[str, tuple[Path, dict[str, Any]]] = {}
+    failed: set[str] = set()
+    places = [Path(folder) for folder in folders]
+    for folder in places:
+        if not folder.is_dir():
+            raise ValueError(f"no folder of runs at {str(folder)!r}")
+        for path in sorted(folder.rglob("record.json")):
+            record = read_json(path)
+            key = str(record.get("key", path.parent.name))
+            if record.get("status") == "done":
+                finished[key] = (path.parent, record)
+            else:
+                failed.add(key)
+    if not finished:
+        raise ValueError(f"no finished run under {', '.join(map(str, places))} ({len(failed)} failed)")
+    return [finished[key] for key in sorted(finished)], sorted(failed - finished.keys())
+
+
+def _numbers(obj: Any, prefix: str) -> dict[str, float]:
+    """Flatten nested mappings to their numbers; lists, strings and bookkeeping are left out."""
+    if isinstance(obj, Mapping):
+        found: dict[str, float] = {}
+        for key, value in obj.items():
+            if key not in _NOT_MEASURED:
+                found |= _numbers(value, f"{prefix}/{key}")
+        return found
+    if isinstance(obj, str) and obj in ("nan", "inf", "-inf"):
+        return {prefix: float(obj)}
+    return {prefix: float(obj)} if isinstance(obj, (int, float)) and not isinstance(obj, bool) else {}
+
+
+def bound_columns(updates: Sequence[Mapping[str, Any]], *, num_examples: int, loss_range: float) -> dict[str, float]:
+    """Evaluate every bound on a run's actual update, as logarithms (their order is the bounds' order).
+
+    ``bound/<name>`` are the rows of ``theory.bounds.from_update``. ``unit-network/<name>`` are the rows that need
+    Theorem 1's feed-forward network, evaluated as if the adapted matrices were one with unit constants, zero
+    offsets and inputs of norm one: a diagnostic that keeps the norms' roles, no bound for a transformer.
+
+    Args:
+        updates: ``theory.records.UpdateRecord`` of each trained matrix.
+        num_examples: n.
+        loss_range: width of the loss' range; sigma is half of it.
+    """
+    setting: dict[str, Any] = {"num_examples": num_examples, "sigma": loss_range / 2, "loss_range": loss_range}
+    table = from_update(updates, **setting)
+    columns = {f"bound/{name}": value for name, value in zip(table["bound"], table["log_value"], strict=True)}
+    adapted = [update for update in updates if update["kind"] != "head"]
+    if adapted:
+        network = Network(base_norms=[update["norm_base"] for update in adapted])
+        unit = from_update(adapted, network=network, **setting)
+        known = {name.removeprefix("bound/") for name in columns}
+        columns |= {
+            f"unit-network/{name}": value
+            for name, value in zip(unit["bound"], unit["log_value"], strict=True)
+            if name not in known
+        }
+    return columns
+
+
+def norm_columns(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Norms of the update over the adapted matrices.
+
+    ``norm/update_sum`` and ``norm/update_max``: |dW|_2; ``norm/relative_sum``: |dW|_2 / |W0|_2;
+    ``norm/log_growth``: sum of ln((|W0| + |dW|) / |W0|), the exponent of Theorem 1's product;
+    ``norm/log_merged``: sum of ln |W0 + dW|_2.
+    """
+    adapted = [update for update in updates if update["kind"] != "head"]
+    update, base, merged = (np.array([row[key] for row in adapted], dtype=np.float64) for key in _NORMS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "norm/update_sum": float(update.sum()),
+            "norm/update_max": float(update.max(initial=0.0)),
+            "norm/relative_sum": float((update / base).sum()),
+            "norm/log_growth": float(np.log1p(update / base).sum()),
+            "norm/log_merged": float(np.log(merged).sum()),
+        }
+
+
+_NORMS = ("norm_update", "norm_base", "norm_merged")
+
+
+def _num_examples(record: Mapping[str, Any]) -> int:
+    for holder in (record, record.get("data", {}), record.get("generalization", {}), record["config"]):
+        for name in ("num_train", "num_examples"):
+            if isinstance(holder, Mapping) and isinstance(holder.get(name), int):
+                return holder[name]
+    raise ValueError(f"record {record.get('key')!r} does not say how many training examples the run had")
+
+
+def _row(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    config, updates = record["config"], record["updates"]
+    adapted = [update for update in updates if update["kind"] != "head"]
+    full_rank = max((min(update["out_features"], update["in_features"]) for update in adapted), default=0)
+    dense = any(update["kind"] == "dense" for update in adapted)
+    row: dict[str, Any] = {
+        "key": record.get("key", folder.name),
+        "task": config["task"],
+        "method": config["method"],
+        "rank": full_rank if dense or config.get("rank") is None else config["rank"],
+        "links": max((update["links"] for update in adapted), default=1),
+        "seed": config["seed"],
+        "train_loss": float(record["metrics"]["train_loss"]),
+    }
+    for loss in LOSSES:
+        if loss in record["generalization"]:
+            row[f"gap/{loss}"] = float(record["generalization"][loss]["value"])
+    losses = [loss for loss in LOSSES if loss in record["generalization"]]
+    low, high = _range(record["generalization"][losses[0]]["range"])
+    row |= bound_columns(updates, num_examples=_num_examples(record), loss_range=high - low)
+    row |= norm_columns(updates)
+    row["size/trainable"] = float(record["parameters"]["trainable"])
+    row["fit/train_loss"] = row["train_loss"]
+    for path in sorted(folder.glob("*.json")):
+        if path.name != "record.json":
+            row |= _numbers(read_json(path), path.stem)
+    return row
+
+
+def _range(value: Any) -> tuple[float, float]:
+    """A loss' range, written as its width or as (low, high)."""
+    return (0.0, float(value)) if isinstance(value, (int, float)) else (float(value[0]), float(value[1]))
+
+
+def comparison_frame(folders: Iterable[str | Path]) -> pd.DataFrame:
+    """Collect every finished run: its design, its measured G(W) and every candidate predictor.
+
+    Args:
+        folders: see :func:`read_runs`.
+
+    Returns:
+        One row per run, indexed by key: the design columns ``DESIGN`` (``rank`` of a dense update is the full
+        rank), ``train_loss``, the measured errors ``gap/cross_entropy`` and ``gap/zero_one``, and one column per
+        candidate, named ``family/measure``; NaN where a run lacks it. The keys of failed runs are in
+        ``.attrs["failed"]``.
+
+    Raises:
+        ValueError: if a folder or a record cannot be used; the message names it.
+    """
+    runs, failed = read_runs(folders)
+    rows = []
+    for folder, record in runs:
+        try:
+            rows.append(_row(folder, record))
+        except KeyError as missing:
+            raise ValueError(f"record {str(folder / 'record.json')!r} has no {missing}") from None
+    frame = pd.DataFrame(rows).set_index("key")
+    frame.attrs["failed"] = failed
+    return frame
+
+
+def candidates(frame: pd.DataFrame, *, min_runs: int = 3) -> list[str]:
+    """Names of the columns that may predict: every ``family/measure`` but the measured gaps.
+
+    Args:
+        frame: from :func:`comparison_frame`.
+        min_runs: columns known for fewer runs, or the same in all, are left out.
+    """
+    names = [name for name in frame.columns if "/" in name and not name.startswith("gap/")]
+    return [name for name in names if frame[name].notna().sum() >= min_runs and _varies(frame[name])]
+
+
+def _varies(column: pd.Series) -> bool:
+    values = column.dropna().to_numpy(dtype=np.float64)
+    return bool(len(values)) and not math.isclose(values.min(), values.max(), rel_tol=1e-9)

@@ -1,0 +1,195 @@
+"""From run records on disk to the agreement table and the verdict."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.agreement_table import Comparison
+from analysis.claim import compare_task, judge_claim, published_result, result, rival_columns
+from analysis.cli import main
+from analysis.compare import bound_columns, candidates, comparison_frame, norm_columns, read_runs
+from analysis.published import generalization_error
+from analysis.store import atomic_write_json, read_json
+from theory.bounds import from_update
+
+WIDTH = 16
+
+
+def update(*, rank, links, base=2.0, change=0.5, name="layer.0", kind="columns"):
+    return {
+        "name": name,
+        "kind": kind,
+        "out_features": WIDTH,
+        "in_features": WIDTH,
+        "rank": rank,
+        "links": links,
+        "numbers_trained": WIDTH * rank * links,
+        "a_trained": False,
+        "support": list(range(min(WIDTH, rank * links))),
+        "bits": 32,
+        "side_information_bits": 0.0,
+        "norm_update": change,
+        "norm_base": base,
+        "norm_merged": base + change / 2,
+        "seed": None,
+    }
+
+
+def record(*, method, rank, links, seed, gap, num_train=200):
+    links = links if method == "c3la" else 1
+    return {
+        "schema": 1,
+        "key": f"{method}-{rank}-{links}-{seed}",
+        "status": "done",
+        "config": {
+            "task": "digits",
+            "method": method,
+            "rank": rank,
+            "links": links,
+            "seed": seed,
+            "num_train": num_train,
+        },
+        "parameters": {"trainable": WIDTH * rank, "total": 1000},
+        "metrics": {"accuracy": 0.9, "train_loss": 0.1 + 0.01 * seed},
+        "generalization": {
+            "cross_entropy": {"value": gap, "low": gap - 0.1, "high": gap + 0.1, "range": [0.0, 4.0]},
+            "zero_one": {"value": round(gap / 4, 2), "low": 0.0, "high": 1.0, "range": 1.0},
+        },
+        "updates": [update(rank=rank, links=links), update(rank=rank, links=1, name="head", kind="head")],
+    }
+
+
+def write_world(folder, *, follow, seed=0):
+    """Runs whose gap follows the bound, the sharpness or neither; sharpness and intruders beside them."""
+    rng = np.random.default_rng(seed)
+    for method, rank, links, run in product(("cla", "c3la"), (1, 2, 4), (2, 3), range(3)):
+        if method == "cla" and links != 2:
+            continue
+        size = rank * (links if method == "c3la" else 1)
+        sharpness = rng.uniform(0, 1)
+        gap = {"bound": 0.2 * size + 0.01 * rng.normal(), "sharpness": sharpness, "neither": rng.uniform()}[follow]
+        done = record(method=method, rank=rank, links=links, seed=run, gap=abs(gap))
+        atomic_write_json(folder / done["key"] / "record.json", done)
+        measures = {
+            "schema": 1,
+            "sharpness": {"adapter": sharpness, "merged": rng.uniform()},
+            "intruders": {"last": int(rng.integers(5))},
+            "note": "text",
+            "spectrum": {"effective_rank": rng.uniform(), "values": [1, 2]},
+        }
+        atomic_write_json(folder / done["key"] / "measures.json", measures)
+
+
+def test_frame_holds_design_gaps_bounds_norms_and_measures(tmp_path):
+    write_world(tmp_path, follow="bound")
+    frame = comparison_frame([tmp_path])
+    assert len(frame) == 27
+    row = frame.loc["c3la-4-3-0"]
+    assert (row["method"], row["rank"], row["links"], row["seed"]) == ("c3la", 4, 3, 0)
+    assert {"gap/cross_entropy", "gap/zero_one", "measures/intruders/last", "size/trainable"} <= set(frame.columns)
+    assert not {"measures/schema", "measures/note", "measures/spectrum/values"} & set(frame.columns)
+    assert "fit/train_loss" in candidates(frame)
+    assert "norm/update_max" not in candidates(frame)
+
+
+def test_bounds_are_evaluated_from_the_update_with_the_loss_own_range():
+    updates = [update(rank=2, links=1), update(rank=2, links=1, name="head", kind="head")]
+    columns = bound_columns(updates, num_examples=50, loss_range=4.0)
+    table = from_update(updates, num_examples=50, sigma=2.0, loss_range=4.0).set_index("bound")
+    for name, row in table.iterrows():
+        assert columns[f"bound/{name}"] == row["log_value"]
+    # Theorem 1 with one layer, a = 2, d = 1/2, unit constants, counted on the update alone: Phi_dW = 2 ((a + d) - a).
+    assert np.exp(columns["unit-network/perturbation"]) == pytest.approx(1.0, rel=1e-12)
+
+
+def test_norms_are_of_the_adapted_matrices_alone():
+    updates = [update(rank=2, links=1), update(rank=2, links=1, change=9.0, name="head", kind="head")]
+    columns = norm_columns(updates)
+    assert columns["norm/update_sum"] == 0.5
+    assert columns["norm/relative_sum"] == 0.25
+    assert columns["norm/log_growth"] == pytest.approx(np.log(1.25))
+    assert columns["norm/log_merged"] == pytest.approx(np.log(2.25))
+
+
+def test_failed_and_repeated_runs_are_told_apart(tmp_path):
+    write_world(tmp_path / "a", follow="bound")
+    done = read_json(tmp_path / "a" / "cla-1-1-0" / "record.json")
+    atomic_write_json(tmp_path / "b" / "again" / "record.json", done)
+    atomic_write_json(tmp_path / "b" / "bad" / "record.json", {"status": "failed", "key": "bad", "config": {}})
+    runs, failed = read_runs([tmp_path / "a", tmp_path / "b"])
+    assert len(runs) == 27
+    assert failed == ["bad"]
+    assert comparison_frame([tmp_path]).attrs["failed"] == ["bad"]
+
+
+@pytest.mark.parametrize(("follow", "verdict"), [("bound", "supported"), ("sharpness", "contradicted")])
+def test_the_claim_is_decided_for_the_planted_side(tmp_path, follow, verdict):
+    write_world(tmp_path, follow=follow)
+    frame = comparison_frame([tmp_path])
+    comparison = Comparison(target="gap/cross_entropy", axes=("method", "rank", "links"), replicates=300)
+    claim = judge_claim(frame, comparison=comparison)
+    assert claim["verdict"] == verdict
+    assert claim["sentence"].endswith(f"the claim is {verdict}.")
+    assert set(claim["differences"].index) == set(rival_columns(frame.columns))
+
+
+def test_a_world_without_rivals_says_so(tmp_path):
+    write_world(tmp_path, follow="bound")
+    frame = comparison_frame([tmp_path]).drop(columns=rival_columns(comparison_frame([tmp_path]).columns))
+    comparison = Comparison(target="gap/cross_entropy", axes=("method", "rank"), replicates=10)
+    assert judge_claim(frame, comparison=comparison)["verdict"] == "no rivals"
+
+
+def test_compare_task_finds_the_planted_bound(tmp_path):
+    write_world(tmp_path, follow="bound")
+    table, _ = compare_task(comparison_frame([tmp_path]), loss="cross_entropy", replicates=50, permutations=99)
+    assert table.loc["bound/table1-root", "tau_b"] > 0.8
+    assert table.loc["bound/table1-root", "q"] < 0.1
+    assert abs(table.loc["measures/sharpness/merged", "tau_b"]) < 0.4
+
+
+def test_result_and_command_write_the_same_tables(tmp_path, capsys):
+    write_world(tmp_path / "runs", follow="neither")
+    path = tmp_path / "agreement.json"
+    words = ["compare", str(tmp_path / "runs"), "--results", str(path), "--replicates", "20", "--permutations", "19"]
+    assert main(words) == 0
+    written = read_json(path)
+    again = result(comparison_frame([tmp_path / "runs"]), replicates=20, permutations=19, seed=0)
+    assert written["values"]["runs"] == 27
+    assert set(written["tables"]) == set(again["tables"])
+    assert written["values"]["digits/cross_entropy/sentence"] == again["values"]["digits/cross_entropy/sentence"]
+    rows = pd.DataFrame(**{k: written["tables"]["runs"][v] for k, v in (("data", "rows"), ("columns", "columns"))})
+    assert rows["key"].is_unique
+    assert "the claim is" in capsys.readouterr().out
+    assert str(tmp_path) not in json.dumps(written)
+
+
+def test_published_result_repeats_the_recount():
+    values = published_result(generalization_error(), permutations=49)["values"]
+    assert values["links-3/all/concordant"] == 194
+    assert values["cla-below-lora/agree"] == 8
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: None, "no folder of runs"),
+        (lambda folder: folder.mkdir(), "no finished run"),
+        (
+            lambda folder: (folder / "a").mkdir(parents=True) or (folder / "a" / "record.json").write_text("{"),
+            "corrupt",
+        ),
+        (
+            lambda folder: atomic_write_json(folder / "a" / "record.json", {"status": "done", "config": {}}),
+            "has no 'updates'",
+        ),
+    ],
+)
+def test_unusable_folders_end_in_one_line(tmp_path, capsys, prepare, message):
+    prepare(tmp_path / "runs")
+    assert main(["compare", str(tmp_path / "runs")]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["compare"]) == 2
