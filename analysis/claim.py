@@ -33,7 +33,7 @@ def rival_columns(columns: Sequence[str]) -> list[str]:
     return [
         name
         for name in columns
-        if not name.startswith(("bound/", "unit-network/", "norm/", "size/", "fit/"))
+        if not name.startswith(("bound/", "unit-network/", "norm/", "size/", "run/"))
         and any(word in name.lower() for word in RIVALS)
     ]
 

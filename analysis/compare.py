@@ -22,7 +22,7 @@ from theory.perturbation import Network
 __all__ = ["DESIGN", "LOSSES", "bound_columns", "candidates", "comparison_frame", "norm_columns", "read_runs"]
 
 DESIGN = ("task", "method", "rank", "links", "seed")
-LOSSES = ("cross_entropy", "zero_one")
+LOSSES = ("cross_entropy", "zero_one", "squared_error")
 _NOT_MEASURED = ("schema", "provenance", "config", "key", "status", "seed", "timing", "seconds", "settings")
 
 
@@ -120,14 +120,6 @@ def norm_columns(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 _NORMS = ("norm_update", "norm_base", "norm_merged")
 
 
-def _num_examples(record: Mapping[str, Any]) -> int:
-    for holder in (record, record.get("data", {}), record.get("generalization", {}), record["config"]):
-        for name in ("num_train", "num_examples"):
-            if isinstance(holder, Mapping) and isinstance(holder.get(name), int):
-                return holder[name]
-    raise ValueError(f"record {record.get('key')!r} does not say how many training examples the run had")
-
-
 def _row(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     config, updates = record["config"], record["updates"]
     adapted = [update for update in updates if update["kind"] != "head"]
@@ -147,10 +139,10 @@ def _row(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
             row[f"gap/{loss}"] = float(record["generalization"][loss]["value"])
     losses = [loss for loss in LOSSES if loss in record["generalization"]]
     low, high = _range(record["generalization"][losses[0]]["range"])
-    row |= bound_columns(updates, num_examples=_num_examples(record), loss_range=high - low)
+    row |= bound_columns(updates, num_examples=int(record["task"]["num_train"]), loss_range=high - low)
     row |= norm_columns(updates)
     row["size/trainable"] = float(record["parameters"]["trainable"])
-    row["fit/train_loss"] = row["train_loss"]
+    row |= _numbers(record.get("measures", {}), "run")
     for path in sorted(folder.glob("*.json")):
         if path.name != "record.json":
             row |= _numbers(read_json(path), path.stem)

@@ -50,7 +50,6 @@ def record(*, method, rank, links, seed, gap, num_train=200):
             "rank": rank,
             "links": links,
             "seed": seed,
-            "num_train": num_train,
         },
         "parameters": {"trainable": WIDTH * rank, "total": 1000},
         "metrics": {"accuracy": 0.9, "train_loss": 0.1 + 0.01 * seed},
@@ -91,7 +90,7 @@ def test_frame_holds_design_gaps_bounds_norms_and_measures(tmp_path):
     assert (row["method"], row["rank"], row["links"], row["seed"]) == ("c3la", 4, 3, 0)
     assert {"gap/cross_entropy", "gap/zero_one", "measures/intruders/last", "size/trainable"} <= set(frame.columns)
     assert not {"measures/schema", "measures/note", "measures/spectrum/values"} & set(frame.columns)
-    assert "fit/train_loss" in candidates(frame)
+    assert "run/margin_mean" in candidates(frame)
     assert "norm/update_max" not in candidates(frame)
 
 
