@@ -1,0 +1,170 @@
+"""Records of runs -> one data frame, one Parquet file, one committed result."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.store import check_writable, read_json
+
+__all__ = ["frame", "read_records", "runs_result", "table_of", "write_parquet"]
+
+
+def read_records(folder: str | Path, *, failed: bool = False) -> list[dict[str, Any]]:
+    """Read the records of the runs under a folder, in the order of their keys.
+
+    Args:
+        folder: ``<folder>/<key>/record.json``.
+        failed: whether to return failed runs too.
+
+    Raises:
+        ValueError: if the folder holds no record, or a corrupt one; the message names it.
+    """
+    paths = sorted(Path(folder).glob("*/record.json"))
+    if not paths:
+        raise ValueError(f"folder {str(folder)!r} holds no records; expected KEY/record.json below it")
+    records = [read_json(path) for path in paths]
+    kept = [record for record in records if failed or record.get("status") == "done"]
+    if not kept:
+        raise ValueError(f"folder {str(folder)!r} holds no finished run, only failed ones")
+    return kept
+
+
+def _name(value: Any) -> Any:
+    return value["name"] if isinstance(value, Mapping) else value
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    config = record["config"]
+    row = {
+        "key": record["key"],
+        "status": record["status"],
+        **{name: config.get(name) for name in ("task", "method", "rank", "links", "seed", "epochs", "learning_rate")},
+        "model": config.get("model_name") or _name(config.get("model")),
+    }
+    if record["status"] != "done":
+        return {**row, "failure": record["failure"]["message"]}
+    task, metrics = record["task"], record["metrics"]
+    row |= {
+        "num_train": task["num_train"],
+        "metric_name": task["metric"],
+        "metric": metrics[task["metric"]],
+        "train_loss": metrics["train_loss"],
+        "heldout_loss": metrics["heldout_loss"],
+        "train_error": metrics["train_error"],
+        "heldout_error": metrics["heldout_error"],
+    }
+    for name, gap in record["generalization"].items():
+        for end, suffix in (
+            ("value", ""),
+            ("low", "_low"),
+            ("high", "_high"),
+            ("signed", "_signed"),
+            ("range", "_range"),
+        ):
+            row[f"gap_{name}{suffix}"] = gap[end]
+    timing = record["timing"]
+    for name in ("steps", "seconds_per_step", "total_seconds", "peak_memory_bytes", "saved_activation_bytes"):
+        row[name] = timing[name]
+    row["trainable"] = record["parameters"]["trainable"]
+    return row | {f"measure_{name}": value for name, value in record["measures"].items()}
+
+
+def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return one row per run: configuration, metrics, gaps, time, memory, and measures as ``measure_*``.
+
+    NaN and infinities, which records keep by name, become numbers again.
+    """
+    table = pd.DataFrame([_row(record) for record in records])
+    named = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+    text = {"key", "status", "task", "method", "model", "metric_name", "failure"}
+    for column in table.columns:
+        if column not in text:
+            table[column] = pd.to_numeric(table[column].map(lambda value: named.get(value, value)))
+    return table
+
+
+def write_parquet(table: pd.DataFrame, path: str | Path) -> Path:
+    """Write a data frame as Parquet, whole or not at all."""
+    path = Path(path)
+    check_writable(path.parent)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    os.close(handle)
+    try:
+        table.to_parquet(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def table_of(data: pd.DataFrame, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
+    """Return a data frame as the ``{"columns", "rows"}`` of a committed result."""
+    data = data if columns is None else data[list(columns)]
+    rows = [
+        [None if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in row]
+        for row in data.itertuples(index=False)
+    ]
+    return {"columns": list(data.columns), "rows": rows}
+
+
+_RUN_COLUMNS = (
+    "task", "model", "method", "rank", "links", "seed", "epochs", "num_train", "metric_name", "metric", "train_loss",
+    "heldout_loss", "train_error", "heldout_error", "steps", "seconds_per_step", "total_seconds", "peak_memory_bytes",
+    "saved_activation_bytes", "trainable",
+)  # fmt: skip
+
+
+def runs_result(records: Sequence[Mapping[str, Any]], path: str | Path, *, command: str) -> Path:
+    """Write the committed result of a sweep: table ``runs`` (one row each) and table ``means`` (over seeds).
+
+    Values are keyed ``TASK/METHOD/rank-R/links-K/NAME`` for the means and their intervals.
+
+    Args:
+        records: finished records.
+        path: ``report/results/<topic>.json``.
+        command: the command that made the runs; empty takes the first record's.
+
+    Raises:
+        ValueError: if the records come from several versions of the code.
+    """
+    from analysis.generalization import across_seeds
+    from analysis.store import write_result
+
+    done = [record for record in records if record["status"] == "done"]
+    runs = frame(done)
+    gaps = [name for name in runs if name.startswith("gap_")]
+    measures = [name for name in runs if name.startswith("measure_")]
+    averaged = [
+        name
+        for name in ("metric", *gaps, "seconds_per_step", "saved_activation_bytes", "peak_memory_bytes")
+        if name in runs
+    ]
+    averaged = [name for name in averaged if not name.endswith(("_low", "_high", "_range"))]
+    means = across_seeds(runs, columns=averaged)
+    values = {}
+    for row in means.to_dict("records"):
+        rank = "full" if math.isnan(row["rank"]) else f"{int(row['rank'])}"
+        stem = f"{row['task']}/{row['method']}/rank-{rank}/links-{int(row['links'])}"
+        values |= {
+            f"{stem}/{name}": row[name]
+            for name in (*averaged, *(f"{n}_low" for n in averaged), *(f"{n}_high" for n in averaged))
+        }
+    origin = done[0]["provenance"]
+    commits = sorted({record["provenance"]["commit"] for record in done})
+    provenance = {
+        **origin,
+        "command": command or origin["command"],
+        "seeds": sorted({int(record["config"]["seed"]) for record in done}),
+        "commit": ", ".join(commits),
+        "notes": sorted({note for record in done for note in record["task"]["notes"]}),
+    }
+    tables = {"runs": table_of(runs, [*_RUN_COLUMNS, *gaps, *measures]), "means": table_of(means)}
+    return write_result(path, provenance=provenance, values=values, tables=tables)

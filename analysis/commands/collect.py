@@ -1,0 +1,40 @@
+"""``collect``: the records of a folder as one table."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "collect the records of runs into a table, a Parquet file, or a committed result"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("folder", help="where the records are: FOLDER/KEY/record.json")
+    parser.add_argument("--parquet", help="write all runs to this file")
+    parser.add_argument("--csv", help="write all runs to this file")
+    parser.add_argument("--result", help="write report/results/NAME.json: all runs and their means over seeds")
+    parser.add_argument("--command", default="", dest="made_by", help="the command that made the runs, for --result")
+    parser.add_argument("--failed", action="store_true", help="include failed runs")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Collect, write what was asked for, and print the means over seeds."""
+    from analysis.collect import frame, read_records, runs_result, write_parquet
+    from analysis.generalization import across_seeds
+    from analysis.store import atomic_write_text
+
+    records = read_records(args.folder, failed=args.failed)
+    runs = frame(records)
+    if args.parquet:
+        print(f"wrote {write_parquet(runs, args.parquet)}")
+    if args.csv:
+        print(f"wrote {atomic_write_text(args.csv, runs.to_csv(index=False))}")
+    if args.result:
+        print(f"wrote {runs_result(records, args.result, command=args.made_by)}")
+    columns = [name for name in ("metric", "gap_cross_entropy", "gap_squared_error", "gap_zero_one") if name in runs]
+    means = across_seeds(runs, columns=columns)
+    shown = ["task", "model", "method", "rank", "links", "seeds"]
+    for name in columns:
+        shown += [name, f"{name}_low", f"{name}_high"]
+    print(means[shown].to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    return 0

@@ -1,0 +1,74 @@
+"""``run``: fine-tune one configuration over several seeds."""
+
+from __future__ import annotations
+
+import argparse
+
+from analysis.run_options import add_run_options, run_values
+
+HELP = "fine-tune with one method over several seeds and measure accuracy and generalization error"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_run_options(parser)
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--folder", default="runs", help="where records go: FOLDER/KEY/record.json (default: runs)")
+    parser.add_argument("--report-to", default="none", choices=("none", "tensorboard", "wandb"))
+    parser.add_argument("--again", action="store_true", help="run again what is recorded already")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run and print one line per seed, then the mean over seeds."""
+    import os
+    import shutil
+    import sys
+    from pathlib import Path
+
+    from analysis.collect import frame
+    from analysis.finetune import RunConfig, run
+    from analysis.generalization import across_seeds
+    from analysis.store import RunFailure
+
+    if args.seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {args.seeds}")
+    first = int(os.environ.get("RANK", "0")) == 0
+    records, failures = [], []
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        config = RunConfig.from_mapping({**run_values(args), "seed": seed})
+        if args.again and first:
+            shutil.rmtree(Path(args.folder) / config.key(), ignore_errors=True)
+        try:
+            record = run(config, folder=args.folder, progress=first and not args.quiet, report_to=args.report_to)
+        except RunFailure as failure:
+            failures.append(failure)
+            print(f"seed {seed}: failed: {failure}", file=sys.stderr)
+            continue
+        records.append(record)
+        if first:
+            print(_line(seed, record), flush=True)
+    if records and first:
+        summary = across_seeds(frame(records), columns=("metric", *_gap_columns(records[0]))).iloc[0]
+        for name in ("metric", *_gap_columns(records[0])):
+            ends = f"[{summary[f'{name}_low']:.4f}, {summary[f'{name}_high']:.4f}]"
+            print(f"mean of {len(records)}: {name} {summary[name]:.4f} {ends if len(records) > 1 else ''}".rstrip())
+        print(f"records: {args.folder}")
+    if failures:
+        raise RunFailure(f"{len(failures)} of {args.seeds} runs failed; the first: {failures[0]}")
+    return 0
+
+
+def _gap_columns(record: dict) -> list[str]:
+    return [f"gap_{name}" for name in record["generalization"]]
+
+
+def _line(seed: int, record: dict) -> str:
+    name = record["task"]["metric"]
+    parts = [f"seed {seed}: {name} {float(record['metrics'][name]):.4f}"]
+    for loss, gap in record["generalization"].items():
+        parts.append(f"G {loss} {float(gap['value']):.4f} [{float(gap['low']):.4f}, {float(gap['high']):.4f}]")
+    timing = record["timing"]
+    parts.append(f"{timing['steps']} steps of {float(timing['seconds_per_step']):.4f} s")
+    return ", ".join(parts)

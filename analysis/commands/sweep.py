@@ -1,0 +1,115 @@
+"""``sweep``: a grid of runs, on this machine, a Dask cluster or a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+
+from analysis.run_options import add_run_options, run_values, whole_numbers
+
+HELP = "run a grid of configurations (method x rank x links x seed x task), killable and resumable"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_run_options(parser, swept=("method", "rank", "links", "task"))
+    axes = parser.add_argument_group("grid")
+    axes.add_argument("--tasks", "--task", nargs="+", default=["digits"], help="tasks (all read --data and --model)")
+    axes.add_argument("--methods", nargs="+", default=["all"], help="methods, or all for the eleven")
+    axes.add_argument("--ranks", type=whole_numbers, default=[16], help="for example 1,2,4,8,16")
+    axes.add_argument("--links", type=whole_numbers, help="chain lengths of the chained methods")
+    axes.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    axes.add_argument("--first-seed", type=int, default=0)
+    jobs = parser.add_argument_group("where it runs")
+    jobs.add_argument("--backend", default="loky", choices=("loky", "dask", "ray"))
+    jobs.add_argument("--workers", type=int, default=1, help="processes on this machine")
+    jobs.add_argument("--scheduler", help="address of the Dask scheduler or Ray cluster")
+    jobs.add_argument("--folder", default="runs", help="where records go: FOLDER/KEY/record.json (default: runs)")
+    jobs.add_argument("--dry-run", action="store_true", help="list the cells and their states, compute nothing")
+    jobs.add_argument("--retry-failed", action="store_true", help="compute failed cells again")
+    jobs.add_argument("--parquet", help="collect the finished runs into this file at the end")
+    jobs.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _cells(args: argparse.Namespace) -> list[dict]:
+    """Return the grid; an axis a method does not have (rank of fft, links of an unchained one) is left out."""
+    from analysis.finetune import RunConfig
+    from analysis.sweep import grid
+    from theory.methods import get_method, method_keys
+
+    if args.seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {args.seeds}")
+    methods = list(method_keys()) if args.methods == ["all"] else args.methods
+    base = {k: v for k, v in run_values(args).items() if k not in ("seed", "links", "task", "method", "rank")}
+    seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+    cells = []
+    for seed_cell in grid(base, {"task": args.tasks, "seed": seeds}):
+        for key in methods:
+            method = get_method(key)
+            ranks = [args.ranks[0]] if method.trains == "weight" else args.ranks
+            links = args.links if args.links and method.chained else [None]
+            own = dict(seed_cell)
+            if method.trains != "both":
+                own.pop("lr_ratio", None)
+            if method.trains == "weight":
+                own.pop("learning_rate", None)
+            cells += grid(own, {"method": [key], "rank": ranks, "links": links})
+    for cell in cells:
+        RunConfig.from_mapping(cell)
+    return cells
+
+
+def _key(cell: dict) -> str:
+    from analysis.finetune import RunConfig
+
+    return RunConfig.from_mapping(cell).key()
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the grid and say what was done."""
+    from analysis.cells import cell_state
+    from analysis.finetune import run_cell
+    from analysis.store import RunFailure, read_json
+    from analysis.sweep import estimate_seconds, sweep
+
+    cells = _cells(args)
+    remaining, seconds = estimate_seconds(cells, folder=args.folder, key=_key, workers=args.workers)
+    guess = "no finished run yet to estimate the time from" if seconds is None else f"about {_clock(seconds)}"
+    if args.dry_run:
+        for cell in cells:
+            name = _key(cell)
+            shown = " ".join(str(cell[k]) for k in ("task", "method", "rank", "links", "seed") if cell[k] is not None)
+            print(f"{name}  {cell_state(f'{args.folder}/{name}'):6}  {shown}")
+    print(f"{len({_key(cell) for cell in cells})} runs, {remaining} to do, {guess}", flush=True)
+    if args.dry_run:
+        return 0
+    report = sweep(
+        cells,
+        run_cell,
+        folder=args.folder,
+        key=_key,
+        backend=args.backend,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        retry_failed=args.retry_failed,
+        progress=not args.quiet,
+    )
+    print(
+        f"{report.total} runs: {report.skipped} were there, {report.done} computed, {report.elsewhere} computed "
+        f"elsewhere, {len(report.failed)} failed, {report.restarts} pool restarts, {_clock(report.seconds)}"
+    )
+    if args.parquet:
+        from analysis.collect import frame, read_records, write_parquet
+
+        print(f"wrote {write_parquet(frame(read_records(args.folder, failed=True)), args.parquet)}")
+    if report.failed:
+        first = read_json(f"{args.folder}/{report.failed[0]}/record.json")
+        raise RunFailure(
+            f"{len(report.failed)} runs failed; the first, {report.failed[0]}: {first['failure']['message']}"
+        )
+    return 0
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

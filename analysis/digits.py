@@ -1,0 +1,197 @@
+"""The bundled task: scikit-learn's digits, a ViT pretrained on classes 0-4, fine-tuned on classes 5-9.
+
+Every image is real and ships with scikit-learn (1,797 of 8 x 8 pixels), so W0 is truly pretrained and
+dW truly adapts, with no download.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.store import check_writable, config_key
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import ViTForImageClassification
+
+    from analysis.tasks import DataOptions, Task
+
+__all__ = ["PRETRAINING", "cache_folder", "digits_model", "digits_task", "stack_images"]
+
+PRETRAINING: dict[str, Any] = {
+    "version": 1,
+    "classes": [0, 1, 2, 3, 4],
+    "architecture": {
+        "image_size": 8,
+        "patch_size": 2,
+        "num_channels": 1,
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+    },
+    "epochs": 20,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "seed": 0,
+}
+_CLASSES = (5, 6, 7, 8, 9)
+_NUM_TRAIN = 200
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached base models: ``$BEYOND_LORA_CACHE`` or ``~/.cache/beyond-lora``."""
+    return Path(os.environ.get("BEYOND_LORA_CACHE") or Path.home() / ".cache" / "beyond-lora")
+
+
+@functools.lru_cache(maxsize=1)
+def _images() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return (digits.images / 8.0 - 1.0).astype(np.float32)[:, None], digits.target
+
+
+def stack_images(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Stack images of one size into a batch."""
+    import torch
+
+    return {
+        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
+        "labels": torch.tensor([example["labels"] for example in examples]),
+    }
+
+
+def digits_task(*, model: str | None, seed: int, options: DataOptions) -> Task:
+    """Return digits 5-9: ``num_train`` of the 896 images (200 by default) train, all others are held out.
+
+    Args:
+        model: an image model's folder or hub id for 1-channel 8 x 8 images; None is the bundled ViT.
+        seed: seed of the split.
+        options: ``num_train`` and ``num_heldout`` are used.
+
+    Raises:
+        ValueError: if ``num_train`` leaves fewer than 50 images held out.
+    """
+    import torch
+
+    from analysis.tasks import Task
+
+    images, targets = _images()
+    pool = np.flatnonzero(np.isin(targets, _CLASSES))
+    count = options.num_train if options.num_train is not None else _NUM_TRAIN
+    if count > len(pool) - 50:
+        raise ValueError(f"num_train of digits must be at most {len(pool) - 50} of its {len(pool)} images, got {count}")
+    order = np.random.default_rng(seed).permutation(pool)
+    train, heldout = order[:count], order[count:][: options.num_heldout]
+
+    def examples(indices: np.ndarray) -> list[dict[str, Any]]:
+        return [
+            {"pixel_values": torch.from_numpy(images[i]), "labels": _CLASSES.index(int(targets[i]))} for i in indices
+        ]
+
+    return Task(
+        name="digits",
+        kind="image-classification",
+        train=examples(train),
+        heldout=examples(heldout),
+        num_labels=len(_CLASSES),
+        label_names=tuple(str(digit) for digit in _CLASSES),
+        collate=stack_images,
+        metric_name="accuracy",
+        max_loss=math.log(10 * len(_CLASSES)),
+        model=model,
+        seed=seed,
+        notes=("8 x 8 digits 5-9; base model pretrained on digits 0-4; split drawn by seed",),
+    )
+
+
+def _build(num_labels: int) -> ViTForImageClassification:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    return ViTForImageClassification(ViTConfig(**PRETRAINING["architecture"], num_labels=num_labels))
+
+
+def _pretrain() -> dict[str, torch.Tensor]:
+    """Train on classes 0-4 with AdamW and a linear schedule, on one thread, so the weights are reproducible."""
+    import torch
+    from tqdm import tqdm
+
+    images, targets = _images()
+    pool = np.flatnonzero(np.isin(targets, PRETRAINING["classes"]))
+    pixels, labels = torch.from_numpy(images[pool]), torch.from_numpy(targets[pool])
+    batch, epochs = PRETRAINING["batch_size"], PRETRAINING["epochs"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(PRETRAINING["seed"])
+            model = _build(len(PRETRAINING["classes"])).train()
+            optimizer = torch.optim.AdamW(
+                model.parameters(), lr=PRETRAINING["learning_rate"], weight_decay=PRETRAINING["weight_decay"]
+            )
+            steps = epochs * math.ceil(len(pool) / batch)
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+            for _ in tqdm(range(epochs), desc="pretraining on digits 0-4", unit="epoch", leave=False):
+                for chosen in torch.randperm(len(pool)).split(batch):
+                    loss = model(pixel_values=pixels[chosen], labels=labels[chosen]).loss
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    schedule.step()
+    finally:
+        torch.set_num_threads(threads)
+    return {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("classifier.")}
+
+
+@functools.lru_cache(maxsize=1)
+def _pretrained(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file, save_file
+
+    path = folder / f"digits-vit-{config_key(PRETRAINING)}.safetensors"
+    if not path.exists():
+        check_writable(folder)
+        with open(path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                state = _pretrain()
+                handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+                os.close(handle)
+                try:
+                    save_file(state, temporary, metadata={"format": "pt"})
+                    os.replace(temporary, path)
+                except BaseException:
+                    Path(temporary).unlink(missing_ok=True)
+                    raise
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ValueError(f"cached base model {str(path)!r} is corrupt ({error}); delete it to make it again") from None
+
+
+def digits_model(*, num_labels: int, seed: int) -> ViTForImageClassification:
+    """Return the ViT pretrained on digits 0-4 with a new head drawn by ``seed``.
+
+    Pretraining takes some ten seconds once; its weights are cached in :func:`cache_folder` under the hash
+    of :data:`PRETRAINING`.
+
+    Raises:
+        ValueError: if the cache cannot be written to, or holds a corrupt file.
+    """
+    import torch
+
+    state = _pretrained(cache_folder())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _build(num_labels)
+    model.load_state_dict(state, strict=False)
+    return model.eval()

@@ -1,0 +1,349 @@
+"""One run with transformers.Trainer -> one record: metric, measured G(W), time, memory, what was trained."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.cells import run_once
+from analysis.run_config import RunConfig
+from analysis.store import RunFailure, atomic_write_json, check_writable, read_json
+from analysis.tasks import Task, carve, load_model, load_task
+from theory.methods import get_method
+
+if TYPE_CHECKING:
+    import torch
+
+    from adapters import Prepared
+    from analysis.evaluation import Outputs
+
+__all__ = ["LoadedRun", "RunConfig", "load_run", "prepare_run", "run", "run_cell"]
+
+
+@functools.lru_cache(maxsize=4)
+def _base_provenance(commit_checked: bool = True) -> dict[str, Any]:
+    from analysis.provenance import provenance
+
+    return provenance("", ())
+
+
+def _command(config: RunConfig) -> str:
+    """The command that makes the run again, with DATA and MODEL for local paths."""
+    words = ["python -m analysis run", f"--task {config.task}"]
+    for name in ("data", "model"):
+        value = getattr(config, name)
+        if value is not None:
+            words.append(f"--{name} {name.upper() if Path(value).expanduser().exists() else value}")
+    words += [f"--method {config.method}", f"--rank {config.rank}", f"--links {config.links}"]
+    words += [f"--first-seed {config.seed}", "--seeds 1", f"--epochs {config.epochs:g}"]
+    return " ".join(words)
+
+
+def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torch.Tensor]]:
+    """Load the base model and make it ready to train.
+
+    Args:
+        config: resolved or not.
+        task: the configuration's task.
+
+    Returns:
+        What ``adapters.prepare`` returns, and a copy of the base's state (a reference where no copy is needed).
+
+    Raises:
+        ValueError: if the targets are not found, or rank exceeds a target's width.
+    """
+    import adapters
+    from analysis.models import head_modules
+
+    config = config.resolve()
+    model = load_model(task, seed=config.seed)
+    dense = get_method(config.method).trains == "weight"
+    base = {name: value.clone() if dense else value for name, value in model.state_dict().items()}
+    prepared = adapters.prepare(
+        model,
+        config.method,
+        rank=config.rank,
+        alpha=config.alpha,
+        target_modules=None if config.target_modules is None else list(config.target_modules),
+        links=config.links,
+        learning_rate=config.learning_rate,
+        head_learning_rate=config.head_learning_rate,
+        weight_decay=config.weight_decay,
+        lr_ratio=config.lr_ratio,
+        schedule=config.chain_schedule,
+        seed=config.seed,
+        modules_to_save=head_modules(model, kind=task.kind),
+    )
+    return prepared, base
+
+
+def _summary(outputs: Outputs, name: str) -> dict[str, float]:
+    return {
+        f"{name}_loss": float(np.average(outputs.losses, weights=outputs.weights)),
+        f"{name}_error": float(outputs.errors.mean()),
+    }
+
+
+def _results(task: Task, train: Outputs, heldout: Outputs) -> dict[str, Any]:
+    from analysis.evaluation import metric
+    from analysis.generalization import measured_gap
+
+    gaps = {task.loss_name: measured_gap(train.clipped, heldout.clipped, loss_range=task.max_loss).as_record()}
+    if task.kind != "regression":
+        gaps["zero_one"] = measured_gap(train.errors, heldout.errors, loss_range=1.0).as_record()
+    return {
+        "metrics": {
+            task.metric_name: metric(heldout, task.metric_name),
+            f"train_{task.metric_name}": metric(train, task.metric_name),
+            **_summary(train, "train"),
+            **_summary(heldout, "heldout"),
+        },
+        "generalization": gaps,
+    }
+
+
+def run_cell(
+    values: Mapping[str, Any], folder: Path, *, progress: bool = False, report_to: str = "none"
+) -> dict[str, Any]:
+    """Train one configuration and return its record's content.
+
+    Args:
+        values: a :class:`RunConfig` as plain values.
+        folder: the cell's own folder, for weights and checkpoints.
+        progress: whether to show the Trainer's progress bar.
+        report_to: "none", "tensorboard" or "wandb".
+
+    Returns:
+        Everything of the record but schema, key and status.
+
+    Raises:
+        NonFiniteLoss: if the training loss is NaN or infinite.
+        ValueError: if the configuration does not fit the data or the model.
+    """
+    import adapters
+    from analysis.evaluation import evaluate
+    from analysis.instruments import PeakMemory, StepClock, saved_activation_bytes
+    from analysis.measures import run_measures
+    from analysis.training import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
+
+    started = time.perf_counter()
+    config = RunConfig.from_mapping(values).resolve()
+    task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
+    training_task, selection = task, None
+    if config.select == "best":
+        training_task, selection = carve(task, share=config.selection_share, seed=config.seed)
+    prepared, base = prepare_run(config, task)
+    clock, memory = StepClock(), PeakMemory()
+    callbacks: list[Any] = [clock]
+    chooser = None
+    if selection is not None:
+        chooser = BestOnSelection(prepared.model, task, selection)
+        callbacks.append(chooser)
+    if config.save_checkpoints:
+        callbacks.append(Snapshots(prepared.model, folder / "checkpoints", count=config.save_checkpoints))
+    trainer = make_trainer(
+        prepared, config, training_task, folder=folder, callbacks=callbacks, progress=progress, report_to=report_to
+    )
+    resumed = last_complete(folder / "trainer")
+    trainer.train(resume_from_checkpoint=resumed)
+    peak = memory.read()
+    model = prepared.model if chooser is None or chooser.best is None else chooser.best
+    train = evaluate(model, task, training_task.train)
+    heldout = evaluate(model, task, task.heldout)
+    updates = adapters.describe(model, base)
+    if config.save_adapter and trainer.is_world_process_zero():
+        save_weights(model, folder / "adapter")
+    if trainer.is_world_process_zero():
+        shutil.rmtree(folder / "trainer", ignore_errors=True)
+        atomic_write_json(folder / "paths.json", {"data": config.data, "model": config.model})
+    losses = [float(loss) for loss in trainer.losses]
+    batch = task.collate([training_task.train[i] for i in range(min(config.batch_size or 1, len(training_task.train)))])
+    saved = saved_activation_bytes(model, batch)
+    return {
+        "config": config.as_record(),
+        "provenance": {**_base_provenance(), "command": _command(config), "seeds": [config.seed]},
+        "task": {
+            "kind": task.kind,
+            "num_train": len(training_task.train),
+            "num_heldout": len(task.heldout),
+            "num_labels": task.num_labels,
+            "loss": task.loss_name,
+            "max_loss": task.max_loss,
+            "metric": task.metric_name,
+            "overlap": task.overlap,
+            "notes": list(task.notes),
+        },
+        "parameters": {
+            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "total": sum(p.numel() for p in model.parameters()),
+        },
+        **_results(task, train, heldout),
+        "selection": {
+            "rule": config.select,
+            "candidates": 1 if chooser is None else chooser.candidates,
+            "examples": 0 if selection is None else len(selection),
+            "step": trainer.state.global_step if chooser is None else chooser.step,
+        },
+        "measures": run_measures(model, base_state=base, updates=updates, train=train),
+        "timing": {
+            **clock.summary(),
+            "total_seconds": time.perf_counter() - started,
+            "train_seconds": float(sum(clock.seconds)),
+            "peak_memory_bytes": peak,
+            "peak_memory_kind": memory.kind,
+            "saved_activation_bytes": saved,
+            "resumed_from": None if resumed is None else Path(resumed).name,
+        },
+        "updates": updates,
+        "history": epoch_history(
+            losses, steps_per_epoch=max(1, math.ceil(len(losses) / max(1, math.ceil(config.epochs or 1))))
+        ),
+    }
+
+
+def run(
+    config: RunConfig,
+    *,
+    folder: str | Path,
+    retry_failed: bool = True,
+    progress: bool = False,
+    report_to: str = "none",
+) -> dict[str, Any]:
+    """Train one configuration into ``<folder>/<key>/record.json``, or return the record that is there.
+
+    Under ``torchrun`` or ``accelerate launch`` every process trains and the first one records.
+
+    Args:
+        config: the run.
+        folder: where runs are kept.
+        retry_failed: whether a run recorded as failed is run again.
+        progress: whether to show the Trainer's progress bar.
+        report_to: "none", "tensorboard" or "wandb".
+
+    Returns:
+        The record; its ``status`` is "done".
+
+    Raises:
+        ValueError: if the configuration, data or model is wrong (nothing is recorded), or another process is
+            computing the same run.
+        RunFailure: if training failed; the record says where.
+    """
+    folder = check_writable(folder)
+    values = _plain(config)
+    function = functools.partial(run_cell, progress=progress, report_to=report_to)
+    if int(os.environ.get("RANK", "0")) > 0:
+        record_path = folder / config.key() / "record.json"
+        return read_json(record_path) if record_path.exists() else function(values, folder / config.key())
+    load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.resolve().options)
+    record = run_once(function, values, folder=folder, key=config.key(), retry_failed=retry_failed)
+    if record is None:
+        raise ValueError(f"run {config.key()} is being computed by another process under {str(folder)!r}")
+    if record["status"] == "failed":
+        failure = record["failure"]
+        raise RunFailure(
+            f"run {config.key()} failed: {failure['message']}; see {folder / config.key() / 'record.json'}"
+        )
+    return record
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(config)
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run, back in memory.
+
+    Attributes:
+        record: its record.
+        model: the trained model in eval mode.
+        task: its task, encoded.
+        folder: its folder.
+        base_state: the state dict of the base model with the head it started from.
+    """
+
+    record: dict[str, Any]
+    model: torch.nn.Module
+    task: Task
+    folder: Path
+    base_state: dict[str, torch.Tensor]
+
+    def checkpoints(self) -> list[Path]:
+        """Return the folders of the run's snapshots, in the order of their steps."""
+        return sorted((self.folder / "checkpoints").glob("step-*"))
+
+
+def load_run(
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    model: str | Path | None = None,
+    checkpoint: str | None = None,
+) -> LoadedRun:
+    """Load a finished run that kept its weights (``save_adapter`` or ``save_checkpoints``).
+
+    Args:
+        path: the run's folder (or its record).
+        data: where the data is now; None takes where it was.
+        model: where the base model is now; None takes where it was.
+        checkpoint: name of a snapshot, such as ``"step-000070"``; None takes the final weights.
+
+    Raises:
+        ValueError: if the record is missing, corrupt or of a failed run, or its weights were not kept.
+    """
+    import dataclasses
+
+    folder = Path(path)
+    folder = folder.parent if folder.name == "record.json" else folder
+    record = read_json(folder / "record.json")
+    if record.get("status") != "done":
+        raise ValueError(f"run {str(folder)!r} did not finish: {record.get('failure', {}).get('message', 'no reason')}")
+    weights = folder / "adapter" if checkpoint is None else folder / "checkpoints" / checkpoint
+    if not weights.is_dir():
+        raise ValueError(f"run {str(folder)!r} kept no weights in {weights.name!r}; run it with --save-adapter")
+    paths = read_json(folder / "paths.json") if (folder / "paths.json").exists() else {}
+    settings = {**record["config"], "data": str(data) if data else paths.get("data")}
+    settings["model"] = str(model) if model else paths.get("model")
+    settings["rank"] = settings["rank"] or 1
+    config = RunConfig.from_mapping(settings)
+    task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
+    base = load_model(task, seed=config.seed)
+    dense = get_method(config.method).trains == "weight"
+    state = {name: value.clone() if dense else value for name, value in base.state_dict().items()}
+    return LoadedRun(
+        record=record,
+        model=_load_weights(base, weights, dense=dense).eval(),
+        task=dataclasses.replace(task),
+        folder=folder,
+        base_state=state,
+    )
+
+
+def _load_weights(base: torch.nn.Module, folder: Path, *, dense: bool) -> torch.nn.Module:
+    if dense:
+        from safetensors.torch import load_file
+
+        state = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            state |= load_file(file)
+        missing, _ = base.load_state_dict(state, strict=False)
+        tied = set(getattr(base, "all_tied_weights_keys", None) or ())
+        if set(missing) - tied:
+            raise ValueError(f"weights {str(folder)!r} lack {sorted(set(missing) - tied)[0]!r}")
+        return base
+    from peft import PeftModel
+
+    import adapters  # noqa: F401  (registers the tuner)
+
+    return PeftModel.from_pretrained(base, str(folder))

@@ -1,0 +1,177 @@
+"""Base models by local folder, hub id, or as tiny random stand-ins."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from analysis.tasks import Kind
+
+__all__ = [
+    "head_modules",
+    "load_image_processor",
+    "load_pretrained",
+    "load_tokenizer",
+    "resolve_model",
+    "supports_multiple_choice",
+]
+
+_HEADS = ("pooler", "pre_classifier", "classifier", "score")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' loading report off the screen: a new head is what was asked for."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+@functools.lru_cache(maxsize=16)
+def resolve_model(spec: str) -> str:
+    """Turn a model's name into something ``from_pretrained`` accepts.
+
+    Args:
+        spec: a local folder, ``tiny:NAME`` (a tiny random stand-in, see ``analysis.tiny_models``), one of
+            the ten preset names of ``analysis.presets.MODELS``, or a hub id.
+
+    Raises:
+        ValueError: if it looks like a folder but is none, or a folder without ``config.json``.
+    """
+    from analysis.presets import MODELS
+
+    if spec.startswith("tiny:"):
+        from analysis.tiny_models import tiny_model_folder
+
+        return str(tiny_model_folder(spec.removeprefix("tiny:")))
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ValueError(f"model folder {spec!r} holds no config.json; give a folder saved by save_pretrained")
+        return str(path)
+    if spec in MODELS:
+        return MODELS[spec].hub
+    if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") > 1:
+        raise ValueError(f"no model folder at {spec!r}")
+    return spec
+
+
+def _from_pretrained(factory: Any, spec: str, **kwargs: Any) -> Any:
+    target = resolve_model(spec)
+    try:
+        with _quiet():
+            return factory.from_pretrained(target, **kwargs)
+    except (OSError, ConnectionError) as error:
+        if Path(target).is_dir():
+            raise ValueError(f"model folder {spec!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise ValueError(
+            f"model {spec!r} is no local folder and cannot be fetched from the hub{offline}; give a local folder"
+        ) from None
+
+
+def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer; one without a padding token pads with its end-of-text token.
+
+    Raises:
+        ValueError: if the model cannot be found, or has neither token.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_pretrained(AutoTokenizer, spec)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(f"the tokenizer of {spec!r} has neither a padding nor an end-of-text token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_image_processor(spec: str) -> Any:
+    """Load the processor that resizes and normalises a model's images.
+
+    Raises:
+        ValueError: if the model cannot be found.
+    """
+    from transformers import AutoImageProcessor
+
+    return _from_pretrained(AutoImageProcessor, spec)
+
+
+def supports_multiple_choice(spec: str) -> bool:
+    """Whether transformers has a multiple-choice head for this architecture (decoders have none)."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING
+
+    return type(_from_pretrained(AutoConfig, spec)) in MODEL_FOR_MULTIPLE_CHOICE_MAPPING
+
+
+def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> torch.nn.Module:
+    """Load a base model for a kind of task, its missing head drawn by ``seed``.
+
+    Args:
+        spec: see :func:`resolve_model`.
+        kind: kind of task.
+        num_labels: classes of the head; ignored by causal LM and multiple choice.
+        seed: seed of the new weights.
+
+    Returns:
+        The model, in float32 and eval mode.
+
+    Raises:
+        ValueError: if the model cannot be found, or its architecture has no head of this kind.
+    """
+    import torch
+    import transformers
+
+    factory = {
+        "image-classification": transformers.AutoModelForImageClassification,
+        "text-classification": transformers.AutoModelForSequenceClassification,
+        "regression": transformers.AutoModelForSequenceClassification,
+        "multiple-choice": transformers.AutoModelForMultipleChoice,
+        "causal-lm": transformers.AutoModelForCausalLM,
+    }[kind]
+    kwargs: dict[str, Any] = {"dtype": torch.float32}
+    if kind in ("image-classification", "text-classification", "regression"):
+        kwargs |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model, info = _from_pretrained(factory, spec, output_loading_info=True, **kwargs)
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            raise ValueError(f"model {spec!r} has no head for {kind} tasks; give another model") from None
+    if model.config.get_text_config().pad_token_id is None and kind != "image-classification":
+        model.config.get_text_config().pad_token_id = load_tokenizer(spec).pad_token_id
+    model.missing_keys = sorted(info["missing_keys"])
+    return model.eval()
+
+
+def head_modules(model: torch.nn.Module, *, kind: Kind) -> list[str]:
+    """Return the names of the head's modules, trained in full beside every adapter.
+
+    A causal LM keeps its pretrained head frozen. BERT's pooler belongs to the head only where the
+    checkpoint has no weights for it.
+    """
+    if kind == "causal-lm":
+        return []
+    found = [name for name, _ in model.named_children() if name in _HEADS]
+    if any(".pooler." in key for key in getattr(model, "missing_keys", ())):
+        found.append("pooler")
+    return found

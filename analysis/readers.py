@@ -1,0 +1,364 @@
+"""The publishers' own file formats, as they are: encodings, byte-order marks, quoting, line endings.
+
+Each reader takes a folder and returns ``{"train": rows, "heldout": rows}`` (and notes). A data set with
+no held-out file returns ``"all"`` instead, which is split by seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from analysis.encode import RawTask
+    from analysis.presets import DatasetPreset
+    from analysis.tasks import DataOptions
+
+__all__ = ["READERS", "read_published", "split_by_seed"]
+
+Rows = list[dict[str, Any]]
+Splits = dict[str, Any]
+
+
+def _find(folder: Path, *names: str) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"folder {str(folder)!r} holds none of {', '.join(names)}")
+
+
+def _text(path: Path, encoding: str = "utf-8-sig") -> str:
+    try:
+        return path.read_text(encoding=encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"file {str(path)!r} is not {encoding} (byte {error.start}); convert it first") from None
+
+
+def _tsv(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[dict[str, str]]:
+    """Tab-separated without quoting: a quotation mark is part of the text."""
+    lines = [line.split("\t") for line in _text(path).replace("\r\n", "\n").split("\n") if line.strip()]
+    if not lines:
+        raise ValueError(f"file {str(path)!r} is empty")
+    header = columns or tuple(lines.pop(0))
+    for number, cells in enumerate(lines, start=1 if columns else 2):
+        if len(cells) < len(header):
+            raise ValueError(f"line {number} of {str(path)!r} has {len(cells)} fields, expected {len(header)}")
+        yield dict(zip(header, cells, strict=False))
+
+
+def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} of {str(path)!r} is no JSON ({error.msg})") from None
+
+
+def _csv(path: Path) -> Iterator[dict[str, str]]:
+    yield from csv.DictReader(io.StringIO(_text(path), newline=""))
+
+
+def _take(row: dict[str, Any], path: Path, *names: str) -> Any:
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    raise ValueError(f"file {str(path)!r} has no column {' or '.join(names)}; it has {', '.join(map(str, row))}")
+
+
+def _pairs(path: Path, first: str, second: str, label: str, columns: tuple[str, ...] | None = None) -> Rows:
+    return [
+        {"text": _take(row, path, first), "text_pair": _take(row, path, second), "label": _take(row, path, label)}
+        for row in _tsv(path, columns)
+    ]
+
+
+def _trec(path: Path, *, fine: bool) -> Rows:
+    rows = []
+    for number, line in enumerate(_text(path, "latin-1").splitlines(), start=1):
+        if not line.strip():
+            continue
+        label, _, text = line.partition(" ")
+        if ":" not in label:
+            raise ValueError(f"line {number} of {str(path)!r} does not begin with LABEL:fine, got {label!r}")
+        rows.append({"text": text, "label": label if fine else label.split(":")[0]})
+    return rows
+
+
+def _read_trec(folder: Path, *, fine: bool) -> Splits:
+    train = _find(folder, "train_5500.label", "train.label")
+    return {"train": _trec(train, fine=fine), "heldout": _trec(_find(folder, "TREC_10.label"), fine=fine)}
+
+
+def _read_mrpc(folder: Path) -> Splits:
+    names = ("#1 String", "#2 String", "Quality")
+    return {
+        "train": _pairs(_find(folder, "train.tsv", "msr_paraphrase_train.txt"), *names),
+        "heldout": _pairs(_find(folder, "test.tsv", "msr_paraphrase_test.txt"), *names),
+    }
+
+
+def _read_stsb(folder: Path) -> Splits:
+    columns = ("genre", "filename", "year", "number", "score", "sentence1", "sentence2")
+    path = folder / "sts-train.csv"
+    names = ("sentence1", "sentence2", "score")
+    if path.is_file():
+        heldout = _find(folder, "sts-test.csv", "sts-dev.csv")
+        return {"train": _pairs(path, *names, columns), "heldout": _pairs(heldout, *names, columns)}
+    return {
+        "train": _pairs(_find(folder, "train.tsv"), *names),
+        "heldout": _pairs(_find(folder, "dev.tsv"), *names),
+        "notes": ("held out: dev.tsv, whose labels are public",),
+    }
+
+
+def _read_paws(folder: Path) -> Splits:
+    names = ("sentence1", "sentence2", "label")
+    return {
+        "train": _pairs(_find(folder, "train.tsv"), *names),
+        "heldout": _pairs(_find(folder, "test.tsv"), *names),
+    }
+
+
+def _read_cola(folder: Path) -> Splits:
+    columns = ("source", "label", "mark", "sentence")
+
+    def rows(path: Path) -> Rows:
+        return [{"text": row["sentence"], "label": row["label"]} for row in _tsv(path, columns)]
+
+    return {
+        "train": rows(_find(folder, "in_domain_train.tsv", "train.tsv")),
+        "heldout": rows(_find(folder, "in_domain_dev.tsv", "dev.tsv")),
+        "notes": ("held out: the in-domain development file; the test labels are not public",),
+    }
+
+
+def _read_rte(folder: Path) -> Splits:
+    notes = ("held out: the development file; the test labels are not public",)
+    if (folder / "train.tsv").is_file():
+        names = ("sentence1", "sentence2", "label")
+        train, heldout = _pairs(folder / "train.tsv", *names), _pairs(_find(folder, "dev.tsv"), *names)
+    else:
+        path, held = _find(folder, "train.jsonl"), _find(folder, "val.jsonl", "dev.jsonl")
+
+        def rows(file: Path) -> Rows:
+            return [
+                {"text": _take(r, file, "premise"), "text_pair": _take(r, file, "hypothesis"), "label": r["label"]}
+                for r in _jsonl(file)
+            ]
+
+        train, heldout = rows(path), rows(held)
+    return {"train": train, "heldout": heldout, "notes": notes}
+
+
+def _read_folio(folder: Path) -> Splits:
+    def rows(path: Path) -> Rows:
+        found = []
+        for row in _jsonl(path):
+            premises = _take(row, path, "premises")
+            label = str(_take(row, path, "label"))
+            found.append(
+                {
+                    "text": premises if isinstance(premises, str) else " ".join(premises),
+                    "text_pair": _take(row, path, "conclusion"),
+                    "label": "Uncertain" if label == "Unknown" else label,
+                }
+            )
+        return found
+
+    return {
+        "train": rows(_find(folder, "train.jsonl", "folio-train.jsonl", "folio_v2_train.jsonl")),
+        "heldout": rows(_find(folder, "validation.jsonl", "folio-validation.jsonl", "folio_v2_validation.jsonl")),
+        "notes": ("held out: the validation file; the test labels are not public",),
+    }
+
+
+def _read_logiqa(folder: Path) -> Splits:
+    """Read blocks of eight lines: empty, the answer's letter, the context, the question, four options."""
+
+    def rows(path: Path) -> Rows:
+        lines = _text(path).replace("\r\n", "\n").rstrip("\n").split("\n")
+        found = []
+        for start in range(0, len(lines), 8):
+            block = lines[start : start + 8]
+            if len(block) < 8 or block[1].strip().lower() not in ("a", "b", "c", "d"):
+                raise ValueError(f"line {start + 2} of {str(path)!r} does not begin a LogiQA question")
+            found.append(
+                {
+                    "text": f"{block[2]} {block[3]}",
+                    "choices": [option.partition(".")[2].strip() or option for option in block[4:8]],
+                    "label": "abcd".index(block[1].strip().lower()),
+                }
+            )
+        return found
+
+    return {"train": rows(_find(folder, "Train.txt")), "heldout": rows(_find(folder, "Test.txt"))}
+
+
+def _read_clutrr(folder: Path) -> Splits:
+    def rows(paths: list[Path]) -> Rows:
+        return [
+            {
+                "text": _take(row, path, "clean_story", "story"),
+                "text_pair": _take(row, path, "text_query", "query"),
+                "label": _take(row, path, "text_target", "target_text", "target"),
+            }
+            for path in paths
+            for row in _csv(path)
+        ]
+
+    train, test = sorted(folder.glob("*train.csv")), sorted(folder.glob("*test.csv"))
+    if not train or not test:
+        raise ValueError(f"folder {str(folder)!r} holds no *train.csv and *test.csv")
+    return {"train": rows(train), "heldout": rows(test)}
+
+
+def _read_openbookqa(folder: Path) -> Splits:
+    def rows(path: Path) -> Rows:
+        found = []
+        for row in _jsonl(path):
+            question = _take(row, path, "question")
+            labels = [choice["label"] for choice in question["choices"]]
+            found.append(
+                {
+                    "text": question["stem"],
+                    "choices": [choice["text"] for choice in question["choices"]],
+                    "label": labels.index(row["answerKey"]),
+                }
+            )
+        return found
+
+    return {
+        "train": rows(_find(folder, "train.jsonl", "Main/train.jsonl", "Data/Main/train.jsonl")),
+        "heldout": rows(_find(folder, "test.jsonl", "Main/test.jsonl", "Data/Main/test.jsonl")),
+    }
+
+
+def _read_e2e(folder: Path) -> Splits:
+    def rows(path: Path) -> Rows:
+        return [{"text": f"{_take(r, path, 'mr')}\n", "target": _take(r, path, "ref")} for r in _csv(path)]
+
+    train = _find(folder, "trainset.csv", "devset.csv")
+    notes = ("trained on devset.csv: the folder holds no trainset.csv",) if train.name == "devset.csv" else ()
+    return {"train": rows(train), "heldout": rows(_find(folder, "testset_w_refs.csv")), "notes": notes}
+
+
+def _read_django(folder: Path) -> Splits:
+    """Read the two files aligned by line; the customary split is 16,000 / 1,000 / 1,805 in file order."""
+    prompts = _text(_find(folder, "all.anno")).split("\n")
+    codes = _text(_find(folder, "all.code")).split("\n")
+    prompts, codes = ([line.rstrip("\r") for line in lines] for lines in (prompts, codes))
+    if len(prompts) != len(codes):
+        raise ValueError(f"all.anno has {len(prompts)} lines and all.code {len(codes)}; they must be aligned")
+    rows = [
+        {"text": f"{prompt.strip()}\n", "target": code.strip()}
+        for prompt, code in zip(prompts, codes, strict=True)
+        if prompt.strip() and code.strip()
+    ]
+    if len(rows) < 18_000:
+        return {"all": rows, "notes": ("not the full 18,805 lines: split by seed",)}
+    return {"train": rows[:16_000], "heldout": rows[17_000:], "notes": ("customary split by line; 1,000 unused",)}
+
+
+def _read_image_folders(folder: Path) -> Splits:
+    """Read domain/class/image (OfficeHome), all domains pooled, split by seed."""
+    from PIL import Image
+
+    def opener(path: Path) -> Callable[[], Any]:
+        return lambda: Image.open(path)
+
+    files = sorted(path for path in folder.glob("*/*/*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not files:
+        raise ValueError(f"folder {str(folder)!r} holds no domain/class/image.jpg")
+    rows = [{"image": opener(path), "label": path.parent.name} for path in files]
+    return {"all": rows, "notes": ("all domains pooled, split by seed",)}
+
+
+def _read_cifar_binary(folder: Path) -> Splits:
+    """Read the binary version: records of one label byte and 3,072 pixel bytes."""
+    from PIL import Image
+
+    names = _text(_find(folder, "batches.meta.txt")).split()
+
+    def rows(paths: list[Path]) -> Rows:
+        found = []
+        for path in paths:
+            raw = np.fromfile(path, dtype=np.uint8)
+            if raw.size == 0 or raw.size % 3073:
+                raise ValueError(f"file {str(path)!r} is truncated: {raw.size} bytes are no multiple of 3073")
+            for record in raw.reshape(-1, 3073):
+                pixels = np.ascontiguousarray(record[1:].reshape(3, 32, 32).transpose(1, 2, 0))
+                found.append({"image": Image.fromarray(pixels), "label": names[int(record[0])]})
+        return found
+
+    batches = sorted(folder.glob("data_batch_*.bin"))
+    if not batches:
+        raise ValueError(f"folder {str(folder)!r} holds no data_batch_*.bin; give the binary version of CIFAR-10")
+    return {"train": rows(batches), "heldout": rows([_find(folder, "test_batch.bin")])}
+
+
+READERS: dict[str, Callable[[Path], Splits]] = {
+    "trec_coarse": lambda folder: _read_trec(folder, fine=False),
+    "trec_fine": lambda folder: _read_trec(folder, fine=True),
+    "mrpc": _read_mrpc,
+    "stsb": _read_stsb,
+    "paws": _read_paws,
+    "cola": _read_cola,
+    "rte": _read_rte,
+    "folio": _read_folio,
+    "logiqa": _read_logiqa,
+    "clutrr": _read_clutrr,
+    "openbookqa": _read_openbookqa,
+    "e2e": _read_e2e,
+    "django": _read_django,
+    "image_folders": _read_image_folders,
+    "cifar_binary": _read_cifar_binary,
+}
+
+
+def split_by_seed(rows: Rows, *, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Split rows into training and held-out ones.
+
+    Raises:
+        ValueError: if either would be empty.
+    """
+    count = round(share * len(rows))
+    if not 0 < count < len(rows):
+        raise ValueError(f"a held-out share of {share} leaves an empty split of {len(rows)} rows")
+    order = np.random.default_rng([seed, 3]).permutation(len(rows)).tolist()
+    return [rows[i] for i in sorted(order[count:])], [rows[i] for i in sorted(order[:count])]
+
+
+def read_published(preset: DatasetPreset, *, data: str | None, options: DataOptions, seed: int) -> RawTask:
+    """Read a preset from its publisher's folder, or from the hub when ``data`` is None.
+
+    Raises:
+        ValueError: if the folder or a file in it is missing or malformed, or the hub is out of reach.
+    """
+    from analysis.encode import RawTask
+    from analysis.local_data import read_hub_preset
+
+    if data is None:
+        splits = read_hub_preset(preset)
+    else:
+        folder = Path(data).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"data of task {preset.name!r} must be a folder in its publisher's format, got {data!r}")
+        splits = READERS[preset.reader](folder)
+    if "all" in splits:
+        splits["train"], splits["heldout"] = split_by_seed(splits["all"], share=options.heldout_share, seed=seed)
+    return RawTask(
+        kind=preset.kind,
+        train=splits["train"],
+        heldout=splits["heldout"],
+        metric_name=preset.metric_name,
+        label_names=preset.label_names,
+        label_range=preset.label_range,
+        notes=tuple(splits.get("notes", ())),
+    )

@@ -1,0 +1,101 @@
+"""Command-line options of a run, shared by ``run``, ``sweep`` and ``masks``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["add_run_options", "whole_numbers", "run_values"]
+
+_KINDS = ("image-classification", "text-classification", "multiple-choice", "regression", "causal-lm")
+
+
+def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = ()) -> None:
+    """Add the options of a run but those in ``swept``, which the caller adds as lists."""
+
+    def add(group: Any, flag: str, **kwargs: Any) -> None:
+        if flag.removeprefix("--").replace("-", "_") not in swept:
+            group.add_argument(flag, **kwargs)
+
+    data = parser.add_argument_group("data and model")
+    add(data, "--task", default="digits", help="digits (bundled), custom, or a preset such as trec, mrpc, e2e")
+    add(data, "--data", help="a preset's folder in its publisher's format; for custom a file, folder or hub id")
+    add(data, "--model", help="base model: local folder, hub id, one of the paper's ten by name, or tiny:bert")
+    add(data, "--model-name", help="the model's name in records and tables")
+    add(data, "--num-train", type=int, help="training examples kept, drawn by seed")
+    add(data, "--num-heldout", type=int, help="held-out examples kept, drawn by seed")
+    add(data, "--max-length", type=int, help="tokens per example")
+    add(data, "--kind", choices=_KINDS, help="kind of a custom task")
+    add(data, "--text", help="column of the text (of the images, for images)")
+    add(data, "--text-pair", help="column of the second text")
+    add(data, "--label", help="column of the label (of the target text, for causal-lm)")
+    add(data, "--choices", nargs="+", help="columns of the choices (multiple-choice)")
+    add(data, "--encoding", default="utf-8", help="encoding of local text files")
+    add(data, "--heldout-share", type=float, default=0.2, help="held-out share where there is no split")
+    add(data, "--label-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of a regression's label")
+    method = parser.add_argument_group("method")
+    add(method, "--method", default="lora", help="fft, lora, lora+, asym, cola, rac, cla, r-cla, c3la, r-c3la or paca")
+    add(method, "--rank", type=int, default=16, help="rank r (columns per link, for column methods)")
+    add(method, "--alpha", type=float, help="updates are scaled by alpha/rank (default: 2 rank)")
+    add(method, "--links", type=int, help="chain length (default: the settings' for chained methods)")
+    add(method, "--lr-ratio", type=float, help="lr_B / lr_A (default: 16 for lora+)")
+    add(method, "--target-modules", nargs="+", help="adapted modules (default: query and value)")
+    add(
+        method,
+        "--chain-schedule",
+        default="run",
+        choices=("run", "link"),
+        help="one learning-rate schedule or one per link",
+    )
+    training = parser.add_argument_group("training")
+    add(training, "--settings", default="auto", help="the paper's settings by family: roberta, vit, gpt2, deberta, ...")
+    add(training, "--epochs", type=float, help="passes over the training examples")
+    add(training, "--batch-size", type=int, help="examples per step and process")
+    add(training, "--learning-rate", type=float, help="of the adapter")
+    add(training, "--head-learning-rate", type=float, help="of the new head (default: the adapter's)")
+    add(training, "--weight-decay", type=float, help="AdamW's, of matrices")
+    add(training, "--lr-scheduler", choices=("linear", "cosine", "constant", "constant_with_warmup"))
+    add(training, "--warmup", type=float, help="share of the steps spent warming up")
+    add(training, "--max-grad-norm", type=float, default=1.0)
+    add(training, "--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
+    add(training, "--gradient-checkpointing", action="store_true")
+    add(training, "--select", default="last", choices=("last", "best"), help="best: on a split carved from train")
+    add(training, "--selection-share", type=float, default=0.1, help="share carved out under --select best")
+    kept = parser.add_argument_group("what is kept")
+    add(kept, "--save-adapter", action="store_true", help="keep the trained weights (safetensors)")
+    add(kept, "--save-checkpoints", type=int, default=0, metavar="N", help="keep N evenly spaced snapshots")
+    add(kept, "--checkpoint-every", type=int, default=0, metavar="STEPS", help="resumable checkpoints of a long run")
+
+
+def run_values(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the parsed options as values of a :class:`analysis.run_config.RunConfig`."""
+    import dataclasses
+
+    from analysis.run_config import RunConfig
+    from analysis.tasks import DataOptions
+
+    names = {item.name for item in (*dataclasses.fields(RunConfig), *dataclasses.fields(DataOptions))}
+    values = {name: value for name, value in vars(args).items() if name in names}
+    for name in ("choices", "target_modules", "label_range"):
+        if values.get(name) is not None:
+            values[name] = tuple(values[name])
+        elif name == "choices":
+            values.pop(name, None)
+    return values
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Parse ``3`` (0, 1, 2 are meant by the caller), ``1,2,4`` or ``0-4``.
+
+    >>> whole_numbers("1,2,4"), whole_numbers("0-2")
+    ([1, 2, 4], [0, 1, 2])
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        try:
+            found += range(int(low), int(high) + 1) if dash else [int(low)]
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected whole numbers such as 1,2,4 or 0-4, got {text!r}") from None
+    return found

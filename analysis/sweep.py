@@ -1,0 +1,281 @@
+"""Grids of runs on joblib: one machine (loky), a Dask cluster or a Ray cluster; kill it and start it again.
+
+Every cell is recorded atomically under the hash of its configuration the moment it is finished, and held by
+a lock while it is computed, so that a sweep that was killed goes on where it stopped, and several sweeps
+on one folder share the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analysis.cells import CellFunction, cell_state, run_once
+from analysis.store import atomic_write_json, check_writable, config_key, read_json
+
+__all__ = ["BACKENDS", "SweepReport", "estimate_seconds", "grid", "sweep"]
+
+BACKENDS = ("loky", "dask", "ray")
+_MAX_DEATHS = 3
+_POLL_SECONDS = 0.5
+
+
+@dataclass
+class SweepReport:
+    """What a sweep did.
+
+    Attributes:
+        total: cells asked for.
+        skipped: recorded before this sweep began.
+        done: computed and recorded by this sweep's workers.
+        failed: keys of the cells recorded as failed.
+        elsewhere: recorded by another sweep meanwhile.
+        restarts: times the pool of workers was lost and made anew.
+        seconds: wall-clock time.
+    """
+
+    total: int = 0
+    skipped: int = 0
+    done: int = 0
+    failed: list[str] = field(default_factory=list)
+    elsewhere: int = 0
+    restarts: int = 0
+    seconds: float = 0.0
+
+
+def grid(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return every combination of the axes' values over a base configuration, the last axis fastest.
+
+    >>> grid({"task": "digits"}, {"rank": [1, 2], "seed": [0]})
+    [{'task': 'digits', 'rank': 1, 'seed': 0}, {'task': 'digits', 'rank': 2, 'seed': 0}]
+    """
+    for name, values in axes.items():
+        if len(values) == 0:
+            raise ValueError(f"axis {name!r} of the grid is empty")
+    return [{**base, **dict(zip(axes, values, strict=True))} for values in itertools.product(*axes.values())]
+
+
+def _job(
+    function: CellFunction, cell: Mapping[str, Any], folder: str, key: str, parent: str, threads: int, retry: bool
+) -> tuple[str, str]:
+    """Compute one cell in a worker; leave a mark first, so that the parent can tell whom a worker's death took."""
+    if importlib.util.find_spec("torch") is not None and threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    mark = Path(folder) / key / f".started-{parent}"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    with mark.open("a") as file:
+        file.write("x")
+    record = run_once(function, cell, folder=folder, key=key, retry_failed=retry)
+    mark.unlink(missing_ok=True)
+    return key, "elsewhere" if record is None else str(record["status"])
+
+
+@contextlib.contextmanager
+def _backend(name: str, workers: int, scheduler: str | None) -> Iterator[dict[str, Any]]:
+    """Set joblib up and yield the arguments of ``Parallel``."""
+    import joblib
+
+    if name == "loky":
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+            yield {"n_jobs": workers, "batch_size": 1, "pre_dispatch": "all"}
+    elif name == "dask":
+        from distributed import Client
+
+        with Client(scheduler, timeout="20s") as client, joblib.parallel_config(backend="dask", client=client):
+            yield {"n_jobs": -1, "batch_size": 1, "pre_dispatch": "all"}
+    else:
+        import ray
+        from ray.util.joblib import register_ray
+
+        ray.init(address=scheduler, ignore_reinit_error=True, log_to_driver=False)
+        register_ray()
+        with joblib.parallel_config(backend="ray"):
+            yield {"n_jobs": workers if scheduler is None else -1, "batch_size": 1}
+
+
+def _check(backend: str, workers: int, scheduler: str | None) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; accepted: {', '.join(BACKENDS)}")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    needed = {"dask": "distributed", "ray": "ray"}.get(backend)
+    if needed is not None and importlib.util.find_spec(needed) is None:
+        raise ValueError(f"backend {backend!r} is not installed; pip install 'beyond-lora[{backend}]'")
+    if backend == "dask" and scheduler is None:
+        raise ValueError("backend 'dask' needs its scheduler's address, for example tcp://127.0.0.1:8786")
+    if backend == "loky" and scheduler is not None:
+        raise ValueError(f"backend 'loky' runs on this machine and takes no scheduler, got {scheduler!r}")
+
+
+def sweep(
+    cells: Sequence[Mapping[str, Any]],
+    function: CellFunction,
+    *,
+    folder: str | Path,
+    key: Callable[[Mapping[str, Any]], str] = config_key,
+    backend: str = "loky",
+    workers: int = 1,
+    scheduler: str | None = None,
+    threads: int = 1,
+    retry_failed: bool = False,
+    progress: bool = True,
+) -> SweepReport:
+    """Compute every cell that is not recorded yet, each exactly once.
+
+    A worker that dies (killed, out of memory) takes no finished cell with it: the pool is made anew and
+    the rest goes on; a cell during which workers die three times is recorded as failed. A cell that
+    another sweep on the same folder is computing is waited for.
+
+    Args:
+        cells: configurations; equal keys are computed once.
+        function: importable by the workers; called with a configuration and the cell's folder, returns the
+            record's content.
+        folder: where records go; shared by all machines of a cluster.
+        key: names a cell by its configuration.
+        backend: "loky" (processes here), "dask" or "ray".
+        workers: processes, for "loky" and a local "ray".
+        scheduler: address of the Dask scheduler or the Ray cluster.
+        threads: torch's threads per worker; 0 leaves them alone.
+        retry_failed: whether cells recorded as failed are computed again.
+        progress: whether to show a progress bar with the time left.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: unknown or missing backend, no scheduler, a folder that cannot be written to.
+    """
+    from tqdm import tqdm
+
+    _check(backend, workers, scheduler)
+    folder = check_writable(folder).resolve()
+    started = time.monotonic()
+    named = {key(cell): cell for cell in cells}
+    report = SweepReport(total=len(named))
+    closed = ("done",) if retry_failed else ("done", "failed")
+    todo = [name for name in named if cell_state(folder / name) not in closed]
+    report.skipped = len(named) - len(todo)
+    parent = uuid.uuid4().hex[:12]
+    deaths: dict[str, int] = {}
+    with tqdm(total=len(named), initial=report.skipped, desc="sweep", unit="run", disable=not progress) as bar:
+        while todo:
+            finished = _one_pass(
+                todo, named, function, folder, parent, backend, workers, scheduler, threads, retry_failed, report, bar
+            )
+            todo = [name for name in todo if name not in finished]
+            for name in list(todo):
+                if cell_state(folder / name) in closed and not (folder / name / f".started-{parent}").exists():
+                    report.elsewhere += 1
+                    bar.update()
+                    todo.remove(name)
+                elif _died(folder / name, parent):
+                    deaths[name] = deaths.get(name, 0) + 1
+                    if deaths[name] >= _MAX_DEATHS:
+                        _record_death(folder, name, named[name], report)
+                        bar.update()
+                        todo.remove(name)
+            if todo and not finished:
+                time.sleep(_POLL_SECONDS)
+    report.failed = [name for name in named if cell_state(folder / name) == "failed"]
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _one_pass(
+    todo: list[str],
+    named: Mapping[str, Mapping[str, Any]],
+    function: CellFunction,
+    folder: Path,
+    parent: str,
+    backend: str,
+    workers: int,
+    scheduler: str | None,
+    threads: int,
+    retry_failed: bool,
+    report: SweepReport,
+    bar: Any,
+) -> set[str]:
+    """Submit the open cells once; return those that are recorded now. A lost pool ends the pass early."""
+    from concurrent.futures import BrokenExecutor
+
+    from joblib import Parallel, delayed
+
+    finished: set[str] = set()
+    try:
+        with _backend(backend, workers, scheduler) as arguments:
+            generator = backend == "loky"
+            jobs = (
+                delayed(_job)(function, named[name], str(folder), name, parent, threads, retry_failed) for name in todo
+            )
+            results = Parallel(**arguments, return_as="generator_unordered" if generator else "list")(jobs)
+            for name, status in results:
+                if status == "elsewhere":
+                    continue
+                finished.add(name)
+                report.done += 1
+                bar.update()
+    except BrokenExecutor:
+        report.restarts += 1
+    except Exception as error:
+        if type(error).__name__ not in ("KilledWorker", "WorkerCrashedError", "RayTaskError"):
+            raise
+        report.restarts += 1
+    return finished
+
+
+def _died(cell: Path, parent: str) -> bool:
+    """Whether one of this sweep's workers began the cell and is gone without a record."""
+    mark = cell / f".started-{parent}"
+    if not mark.exists() or cell_state(cell) == "done":
+        return False
+    mark.unlink(missing_ok=True)
+    return True
+
+
+def _record_death(folder: Path, name: str, cell: Mapping[str, Any], report: SweepReport) -> None:
+    message = f"workers died {_MAX_DEATHS} times while computing this cell (killed, or out of memory)"
+    record = {"schema": 1, "key": name, "status": "failed", "config": dict(cell)}
+    atomic_write_json(folder / name / "record.json", {**record, "failure": {"type": "WorkerDeath", "message": message}})
+    report.done += 1
+
+
+def estimate_seconds(
+    cells: Sequence[Mapping[str, Any]],
+    *,
+    folder: str | Path,
+    key: Callable[[Mapping[str, Any]], str] = config_key,
+    workers: int = 1,
+) -> tuple[int, float | None]:
+    """Estimate how long the open cells take, from the times in the records that are there.
+
+    Args:
+        cells: the sweep's configurations.
+        folder: its records.
+        key: as in :func:`sweep`.
+        workers: processes.
+
+    Returns:
+        The number of open cells, and seconds on ``workers`` processes (None without a finished record).
+    """
+    keys = {key(cell) for cell in cells}
+    folder = Path(folder)
+    open_cells = [name for name in keys if cell_state(folder / name) == "open"]
+    seconds = [
+        read_json(folder / name / "record.json").get("timing", {}).get("total_seconds")
+        for name in keys
+        if cell_state(folder / name) == "done"
+    ]
+    known = [float(value) for value in seconds if value is not None]
+    if not known:
+        return len(open_cells), None
+    return len(open_cells), sum(known) / len(known) * len(open_cells) / max(1, min(workers, os.cpu_count() or 1))
