@@ -44,13 +44,9 @@ def record(*, method, rank, links, seed, gap, num_train=200):
         "schema": 1,
         "key": f"{method}-{rank}-{links}-{seed}",
         "status": "done",
-        "config": {
-            "task": "digits",
-            "method": method,
-            "rank": rank,
-            "links": links,
-            "seed": seed,
-        },
+        "config": {"task": "digits", "method": method, "rank": rank, "links": links, "seed": seed},
+        "task": {"kind": "image-classification", "num_train": num_train},
+        "measures": {"margin_mean": gap * 2 + seed, "links": float(links)},
         "parameters": {"trainable": WIDTH * rank, "total": 1000},
         "metrics": {"accuracy": 0.9, "train_loss": 0.1 + 0.01 * seed},
         "generalization": {
