@@ -1,0 +1,296 @@
+r"""Intruder dimensions: singular vectors of W0 + dW that look like none of W0's.
+
+Source: Shuttleworth et al., *LoRA vs full fine-tuning: an illusion of equivalence*, arXiv:2410.21228: the j-th
+singular vector :math:`u_j` of W0 + dW is an intruder when :math:`\max_i |\cos(u_j, u^0_i)| < \epsilon` over all
+singular vectors of W0. The authors' code looks at left vectors, j < k = 10 and epsilon = 0.5, summed over matrices.
+
+With :math:`W_0 = U_0 S_0 V_0^\top` known, W0 + dW in that basis is :math:`M = \operatorname{diag}(S_0) + L R^\top`,
+of which a product costs O((p + r) r), and the singular vectors of M *are* the cosines. So after one SVD of W0
+every adapter of that base is cheap, and no product of two bases is ever formed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from torch import Tensor
+
+from analysis.store import check_writable
+
+__all__ = ["Basis", "BasisCache", "Cosines", "cosines", "count_intruders", "dense_cosines"]
+
+Side = Literal["left", "right"]
+_SMALL = 192
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Basis:
+    """The thin SVD of a base weight, p = min(m, n).
+
+    Attributes:
+        left: U0, shape (m, p).
+        values: S0, largest first, shape (p,).
+        right: V0 transposed, shape (p, n).
+    """
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor) -> Basis:
+        """Compute the SVD in float32 (in float64 if the weight is).
+
+        Raises:
+            TypeError: if the weight is not floating point.
+            ValueError: if it is not a finite matrix.
+        """
+        matrix = _matrix(weight, "base weight")
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        return cls(left=left, values=values, right=right)
+
+
+class BasisCache:
+    """Bases by the content of the weight, in memory and, if a folder is given, on disk.
+
+    One base model serves all its adapters, seeds and checkpoints, so its SVDs are computed once.
+
+    Args:
+        folder: where bases are kept as safetensors (about twice the weights' size); None keeps them in memory only.
+        in_memory: bases kept in memory; the oldest leaves first.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, in_memory: int = 64):
+        self.folder = None if folder is None else check_writable(folder)
+        self._kept: OrderedDict[str, Basis] = OrderedDict()
+        self._in_memory = in_memory
+
+    def get(self, weight: Tensor) -> Basis:
+        """Return the weight's basis, computed at most once.
+
+        Raises:
+            TypeError: if the weight is not floating point.
+            ValueError: if it is not a finite matrix, or a file on disk is damaged.
+        """
+        matrix = _matrix(weight, "base weight")
+        digest = hashlib.blake2b(matrix.cpu().contiguous().view(torch.uint8).numpy(), digest_size=16)
+        key = f"{'x'.join(map(str, matrix.shape))}-{digest.hexdigest()}"
+        if key not in self._kept:
+            self._kept[key] = self._read(key, matrix)
+            while len(self._kept) > self._in_memory:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _read(self, key: str, matrix: Tensor) -> Basis:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file, save_file
+
+        path = None if self.folder is None else self.folder / f"svd-{key}.safetensors"
+        if path is not None and path.exists():
+            try:
+                return Basis(**load_file(path, device=str(matrix.device)))
+            except (SafetensorError, TypeError) as error:
+                raise ValueError(f"cached SVD {str(path)!r} is damaged ({error}); delete it") from None
+        basis = Basis.of(matrix)
+        if path is not None:
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            try:
+                parts = {"left": basis.left, "values": basis.values, "right": basis.right}
+                save_file({name: part.contiguous() for name, part in parts.items()}, temporary)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return basis
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cosines:
+    r"""How well each leading singular vector of W0 + dW is matched by one of W0.
+
+    Attributes:
+        values: singular values of W0 + dW, largest first, shape (k,).
+        cosines: :math:`\max_i |\cos(u_j, u^0_i)|`, shape (k,).
+        match: the i that attains it.
+        gap: distance to the nearest other singular value over :math:`\sigma_j`. Where it is tiny, a small change
+            rotates :math:`u_j` within its neighbours, and a low cosine need not mean an intruder.
+        side: ``"left"`` or ``"right"`` vectors.
+        route: ``"operator"`` (diagonal + rank r), ``"small svd"`` (the same matrix, dense) or ``"full svd"``.
+    """
+
+    values: np.ndarray
+    cosines: np.ndarray
+    match: np.ndarray
+    gap: np.ndarray
+    side: Side
+    route: str
+
+
+def count_intruders(found: Cosines, *, epsilon: float = 0.5) -> int:
+    """Return how many vectors have no match of cosine ``epsilon`` or more (strictly below, as the authors' code).
+
+    Raises:
+        ValueError: if ``epsilon`` is outside (0, 1].
+    """
+    if not 0 < epsilon <= 1:
+        raise ValueError(f"epsilon must lie in (0, 1], got {epsilon}")
+    return int((found.cosines < epsilon).sum())
+
+
+def cosines(basis: Basis, left: Tensor, right: Tensor, *, count: int | None = 10, side: Side = "left") -> Cosines:
+    r"""Match the leading singular vectors of W0 + left @ right with W0's, without forming W0 + dW.
+
+    What of ``left`` and ``right`` lies outside W0's singular spaces (tall and wide matrices) is appended to the
+    basis, so the result is exact: equal to the full SVD's up to rounding.
+
+    Args:
+        basis: W0's SVD.
+        left: shape (m, r), the scale folded in.
+        right: shape (r, n).
+        count: k leading vectors; None takes all min(m, n).
+        side: left or right singular vectors.
+
+    Raises:
+        TypeError: if a factor is not floating point.
+        ValueError: if the shapes do not fit, ``count`` is above min(m, n), or the side is unknown.
+
+    >>> base = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.5]))
+    >>> spike = torch.full((4, 1), 0.5)
+    >>> found = cosines(Basis.of(base), 100 * spike, spike.T, count=2)
+    >>> bool(np.isclose(found.cosines[0], 0.5, atol=0.02)), count_intruders(found, epsilon=0.6)
+    (True, 1)
+    """
+    left, right = _matrix(left, "left"), _matrix(right, "right")
+    rows, columns = len(basis.left), basis.right.shape[1]
+    if left.shape[0] != rows or right.shape[1] != columns or left.shape[1] != right.shape[0]:
+        raise ValueError(
+            f"factors of shapes {tuple(left.shape)} and {tuple(right.shape)} do not fit a base of {(rows, columns)}"
+        )
+    size = len(basis.values)
+    count = _check_count(count, size, side)
+    diagonal = basis.values.double().cpu().numpy()
+    lower = _in_basis(basis.left, left)
+    upper = _in_basis(basis.right.T, right.T)
+    if size <= _SMALL or left.shape[1] > size // 8 or count > size // 8:
+        matrix = lower @ upper.T
+        matrix[np.arange(size), np.arange(size)] += diagonal
+        vectors, values, others = np.linalg.svd(matrix, full_matrices=False)
+        return _matched(vectors if side == "left" else others.T, values, size, count, side, "small svd")
+    if side == "right":
+        lower, upper = upper, lower
+    try:
+        values, vectors = _leading(diagonal, lower, upper, min(count + 1, size))
+    except ArpackNoConvergence:
+        matrix = lower @ upper.T
+        matrix[np.arange(size), np.arange(size)] += diagonal
+        vectors, values, _ = np.linalg.svd(matrix, full_matrices=False)
+        return _matched(vectors, values, size, count, side, "small svd")
+    return _matched(vectors, values, size, count, side, "operator")
+
+
+def _leading(diagonal: np.ndarray, lower: np.ndarray, upper: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Leading singular values and left vectors of diag + lower @ upper.T by Lanczos on M M^T."""
+    size = len(diagonal)
+
+    def multiply(vector: np.ndarray) -> np.ndarray:
+        vector = vector.ravel()
+        across = upper @ (lower.T @ vector)
+        across[:size] += diagonal * vector[:size]
+        back = lower @ (upper.T @ across)
+        back[:size] += diagonal * across[:size]
+        return back
+
+    shape = (len(lower), len(lower))
+    operator: Any = LinearOperator(shape, matvec=multiply, dtype=np.float64)  # type: ignore[call-overload]
+    start = np.random.default_rng(0).standard_normal(len(lower))
+    squares, vectors = eigsh(operator, k=count, which="LM", v0=start, ncv=min(len(lower), 4 * count), tol=1e-10)
+    order = np.argsort(-squares)
+    return np.sqrt(np.maximum(squares[order], 0)), vectors[:, order]
+
+
+def _in_basis(basis: Tensor, factor: Tensor) -> np.ndarray:
+    """Coordinates of a factor's columns in an orthonormal basis, extended by what lies outside it."""
+    factor = factor.to(basis)
+    inside = basis.T @ factor
+    if basis.shape[0] == basis.shape[1]:
+        return inside.double().cpu().numpy()
+    rest = factor - basis @ inside
+    rest -= basis @ (basis.T @ rest)
+    outside = torch.linalg.qr(rest.double()).R
+    return np.concatenate([inside.double().cpu().numpy(), outside.cpu().numpy()])
+
+
+def dense_cosines(basis: Basis, tuned: Tensor, *, count: int | None = 10, side: Side = "left") -> Cosines:
+    """Match the leading singular vectors of a dense tuned weight with W0's by a full SVD (the reference).
+
+    Args:
+        basis: W0's SVD.
+        tuned: W0 + dW, summed in float32 or better, shape (m, n).
+        count: as in `cosines`.
+        side: as in `cosines`.
+
+    Raises:
+        TypeError: if ``tuned`` is not floating point.
+        ValueError: if shapes differ or ``count`` is above min(m, n).
+    """
+    tuned = _matrix(tuned, "tuned weight").to(basis.left)
+    if tuned.shape != (len(basis.left), basis.right.shape[1]):
+        raise ValueError(
+            f"tuned weight has shape {tuple(tuned.shape)}, base has {(len(basis.left), basis.right.shape[1])}"
+        )
+    size = len(basis.values)
+    count = _check_count(count, size, side)
+    vectors, values, others = torch.linalg.svd(tuned, full_matrices=False)
+    kept = vectors[:, :count] if side == "left" else others[:count].T
+    inner = (basis.left if side == "left" else basis.right.T).T @ kept
+    return _matched(inner.double().cpu().numpy(), values.double().cpu().numpy(), size, count, side, "full svd")
+
+
+def _matched(vectors: np.ndarray, values: np.ndarray, size: int, count: int, side: Side, route: str) -> Cosines:
+    inner = np.abs(vectors[:size, :count])
+    padded = np.concatenate([[np.inf], values[: count + 1]])
+    if len(values) <= count:
+        padded = np.concatenate([padded, [-np.inf]])
+    gap = np.minimum(padded[:-2] - padded[1:-1], padded[1:-1] - padded[2:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = gap / values[:count]
+    return Cosines(
+        values=values[:count],
+        cosines=inner.max(axis=0),
+        match=inner.argmax(axis=0),
+        gap=relative,
+        side=side,
+        route=route,
+    )
+
+
+def _check_count(count: int | None, size: int, side: str) -> int:
+    if side not in ("left", "right"):
+        raise ValueError(f"side must be 'left' or 'right', got {side!r}")
+    if count is None:
+        return size
+    if not 1 <= count <= size:
+        raise ValueError(f"count must lie between 1 and min(m, n) = {size}, got {count}")
+    return count
+
+
+def _matrix(weight: Tensor, label: str) -> Tensor:
+    if not isinstance(weight, torch.Tensor):
+        raise TypeError(f"{label} must be a tensor, got {type(weight).__name__}")
+    if not weight.is_floating_point():
+        raise TypeError(f"{label} is {weight.dtype}, not floating point; dequantise it first")
+    if weight.ndim != 2:
+        raise ValueError(f"{label} must be a matrix, got shape {tuple(weight.shape)}")
+    weight = weight.detach()
+    weight = weight if weight.dtype == torch.float64 else weight.float()
+    if not torch.isfinite(weight).all():
+        raise ValueError(f"{label} holds NaN or infinity")
+    return weight
