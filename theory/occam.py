@@ -1,0 +1,194 @@
+"""Certificates for one run whose predictor is written down in a prefix code fixed before the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from theory.checks import check_choice, check_integer, check_number, check_probability
+from theory.kl_inversion import binary_kl, kl_upper
+
+__all__ = ["choice_bits", "disagreement_bound", "kraft_sum", "occam_bound", "spare_bits", "subsampled_bound"]
+
+
+def _bits(value: ArrayLike) -> NDArray[np.float64]:
+    bits = np.asarray(value, dtype=np.float64)
+    if not (bits >= 0).all():
+        raise ValueError(f"bits must be at least 0, got {bits[~(bits >= 0)].flat[0]}")
+    return bits
+
+
+def occam_bound(
+    empirical_risk: ArrayLike, *, bits: ArrayLike, num_examples: int, delta: float, loss_range: float = 1.0
+) -> NDArray[np.float64]:
+    r"""Bound the risk of a predictor that a prefix code names in b bits.
+
+    With probability at least 1 - delta over n i.i.d. examples, for every code word at once,
+
+    .. math:: kl(\hat R \| R) \le \frac{b \ln 2 + \ln(1/\delta)}{n}
+
+    (Langford, JMLR 6, 2005, the Occam bound, for losses in [0, 1]). Why: for one fixed predictor,
+    P(kl(Rhat || R) > c, Rhat < R) <= exp(-n c) (Hoeffding 1963, theorem 1: also for losses between 0
+    and 1); give it the share delta 2^-b of the failures; the shares add up to at most delta by Kraft's
+    inequality. Because it holds for every word at once, how the word was found is free: learning
+    rates, epochs, early stopping, seeds of the batches and the search itself.
+
+    Assumptions: the code was fixed before the sample; the loss lies in [0, loss_range].
+
+    Args:
+        empirical_risk: mean loss of the decoded predictor on the sample, in [0, loss_range].
+        bits: length of its code word; broadcast.
+        num_examples: n.
+        delta: failure probability, strictly between 0 and 1.
+        loss_range: where the loss ends; 1 for the 0-1 loss.
+
+    Returns:
+        Upper bound on the risk, in the loss's own unit.
+
+    Raises:
+        TypeError: if ``num_examples`` is no integer.
+        ValueError: if a risk lies outside its range, n is smaller than 2, or delta is 0 or 1.
+
+    >>> round(float(occam_bound(0.1, bits=800, num_examples=5452, delta=0.05)), 4)
+    0.2849
+    """
+    num_examples = check_integer("num_examples", num_examples, minimum=2)
+    delta = check_probability("delta", delta)
+    loss_range = check_number("loss_range", loss_range, positive=True)
+    budget = (_bits(bits) * math.log(2) - math.log(delta)) / num_examples
+    return loss_range * kl_upper(np.asarray(empirical_risk, dtype=np.float64) / loss_range, budget)
+
+
+def spare_bits(target_risk: float, *, empirical_risk: float, num_examples: int, delta: float) -> float:
+    """Return the longest code for which :func:`occam_bound` stays at ``target_risk``, in bits.
+
+    Returns:
+        Bits, negative if no code can do it, 0-1 loss.
+
+    Raises:
+        ValueError: if the target does not lie above the empirical risk.
+
+    >>> round(spare_bits(0.5, empirical_risk=0.02, num_examples=200, delta=0.05), 1)
+    167.4
+    """
+    num_examples = check_integer("num_examples", num_examples, minimum=2)
+    delta = check_probability("delta", delta)
+    if not empirical_risk < target_risk <= 1:
+        raise ValueError(f"target_risk must lie in ({empirical_risk}, 1], got {target_risk}")
+    return float((num_examples * binary_kl(empirical_risk, target_risk) + math.log(delta)) / math.log(2))
+
+
+def choice_bits(sizes: Iterable[int]) -> float:
+    """Return what choosing on the data costs: the sum of log2 of the number of options of every choice.
+
+    A union bound over M alternatives divides delta by M, which is the same as log2 M further bits. It
+    covers grids of hyper-parameters that the decoder needs, checkpoints and early stopping for
+    predictors that are not themselves code words, and the choice among several certificates.
+
+    Raises:
+        ValueError: if a choice has no option.
+
+    >>> choice_bits([4, 8])
+    5.0
+    """
+    return float(sum(math.log2(check_integer("size of a choice", size, minimum=1)) for size in sizes))
+
+
+def kraft_sum(lengths: ArrayLike) -> float:
+    """Return the sum of 2^-length over a code's words (lengths in bits); a prefix code has at most 1.
+
+    >>> kraft_sum([1, 2, 2])
+    1.0
+    """
+    return float(np.sum(2.0 ** -_bits(lengths)))
+
+
+def subsampled_bound(
+    sampled_risk: ArrayLike,
+    *,
+    bits: ArrayLike,
+    num_examples: int,
+    num_sampled: int,
+    delta: float,
+    form: Literal["kl", "hoeffding"] = "kl",
+    loss_range: float = 1.0,
+) -> NDArray[np.float64]:
+    r"""Bound the risk when the empirical risk itself was only estimated on a random subsample.
+
+    Lotfi et al. (arXiv:2312.17173) with m examples of which k are drawn i.i.d. uniformly,
+    after the predictor was fixed, s = k / (k + m) and a loss in an interval of length Delta:
+
+    .. math:: R \le \hat R_{sub} + \Delta\sqrt{\frac{b\ln 2 + \ln\frac{1}{s\delta}}{2m}}
+              + \Delta\sqrt{\frac{\ln\frac{1}{(1-s)\delta}}{2k}}
+
+    Why: the second root is Hoeffding's step from the subsample to the whole sample, at confidence
+    (1-s) delta and with no union, as the draw came after the predictor; the first is the Occam bound at
+    s delta. ``form="kl"`` takes both steps by kl inversion instead (never worse, by Pinsker), with the
+    same split of delta. A draw without replacement satisfies it as well (Hoeffding 1963, theorem 4).
+
+    Args:
+        sampled_risk: mean loss on the subsample, in [0, loss_range].
+        bits: code length.
+        num_examples: m, the size of the whole sample.
+        num_sampled: k, the size of the subsample.
+        delta: failure probability.
+        form: ``"kl"`` or the paper's ``"hoeffding"``.
+        loss_range: Delta, the loss lying in [0, Delta].
+
+    Returns:
+        Upper bound on the risk (the Hoeffding form may exceed ``loss_range``).
+
+    Raises:
+        ValueError: if a risk lies outside its range or a size is below 2.
+
+    >>> round(float(subsampled_bound(0.1, bits=800, num_examples=5452, num_sampled=1000, delta=0.05)), 4)
+    0.3201
+    """
+    num_examples = check_integer("num_examples", num_examples, minimum=2)
+    num_sampled = check_integer("num_sampled", num_sampled, minimum=2)
+    delta = check_probability("delta", delta)
+    check_choice("form", form, ("kl", "hoeffding"))
+    share = num_sampled / (num_sampled + num_examples)
+    complexity = (_bits(bits) * math.log(2) - math.log(share * delta)) / num_examples
+    estimation = -math.log((1 - share) * delta) / num_sampled
+    risk = np.asarray(sampled_risk, dtype=np.float64) / check_number("loss_range", loss_range, positive=True)
+    if form == "kl":
+        return loss_range * kl_upper(kl_upper(risk, estimation), complexity)
+    kl_upper(risk, 0.0)
+    return loss_range * (risk + np.sqrt(complexity / 2) + math.sqrt(estimation / 2))
+
+
+def disagreement_bound(
+    surrogate_bound: ArrayLike, disagreement: ArrayLike, *, num_unlabelled: int, delta: float
+) -> NDArray[np.float64]:
+    r"""Carry a quantised surrogate's certificate over to the full-precision predictor.
+
+    For the 0-1 loss, h wrong implies that the surrogate g is wrong or that h and g disagree, so
+
+    .. math:: R(h) \le R(g) + P(h \ne g) \le R(g) + kl^{-1}\Bigl(\hat d, \frac{\ln(1/\delta)}{m}\Bigr)
+
+    (the idea of arXiv:2602.23128). The disagreement needs no labels, but its m examples must be
+    independent of both predictors: held-out inputs, never the training inputs.
+
+    Args:
+        surrogate_bound: the certificate on R(g), which failed with its own delta.
+        disagreement: share of the unlabelled examples on which h and g differ.
+        num_unlabelled: m.
+        delta: failure probability of this step; the two add up.
+
+    Returns:
+        Upper bound on R(h), at most 1.
+
+    Raises:
+        ValueError: if a rate is not in [0, 1].
+
+    >>> round(float(disagreement_bound(0.3, 0.01, num_unlabelled=500, delta=0.01)), 4)
+    0.33
+    """
+    num_unlabelled = check_integer("num_unlabelled", num_unlabelled, minimum=2)
+    step = kl_upper(disagreement, -math.log(check_probability("delta", delta)) / num_unlabelled)
+    return np.minimum(np.asarray(surrogate_bound, dtype=np.float64) + step, 1.0)
