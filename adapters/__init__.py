@@ -3,7 +3,7 @@
 from adapters.chain import ChainCallback, current_link, last_checkpoint, merge_and_continue
 from adapters.config import ColumnConfig
 from adapters.describe import LayerFactors, delta_weights, describe, factors
-from adapters.export import export_to_lora
+from adapters.export import export_to_lora, load_adapter
 from adapters.methods import Prepared, prepare
 from adapters.tuner import ColumnModel
 
@@ -19,6 +19,7 @@ __all__ = [
     "export_to_lora",
     "factors",
     "last_checkpoint",
+    "load_adapter",
     "merge_and_continue",
     "prepare",
 ]

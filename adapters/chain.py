@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, get_scheduler
 
-from adapters.layer import ColumnLayer, _whole
+from adapters.layer import ColumnLayer, whole
 from adapters.linked import LinkedFactor, draw_factor, lora_layers
 
 __all__ = ["ChainCallback", "current_link", "last_checkpoint", "link_boundaries", "merge_and_continue", "reset_moments"]
@@ -71,7 +71,7 @@ def merge_and_continue(model: nn.Module, *, optimizer: Optimizer | None = None, 
     restarted: list[nn.Parameter] = []
     for _, layer in _column_layers(model, adapter):
         factor = layer.beyond_column_B[adapter].weight
-        layer.beyond_column_sum[adapter].fold(_whole(factor.detach()))
+        layer.beyond_column_sum[adapter].fold(whole(factor.detach()))
         restarted.append(factor)
         with torch.no_grad():
             factor.zero_()

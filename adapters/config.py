@@ -52,6 +52,8 @@ class ColumnConfig(PeftConfig):
         target_modules, exclude_modules, layers_to_transform, layers_pattern, rank_pattern, alpha_pattern, bias,
             modules_to_save, inference_mode: as in `peft.LoraConfig`.
         init_weights: True starts at the base function (B = 0); False draws B at random, for tests.
+        base_shapes: written on saving: module name -> [out_features, in_features]; a loaded configuration refuses
+            a base of other shapes before touching it.
         format_version: version of the saved format; newer ones are refused.
     """
 
@@ -72,6 +74,7 @@ class ColumnConfig(PeftConfig):
     bias: str = field(default="none")
     modules_to_save: list[str] | None = field(default=None)
     init_weights: bool = field(default=True)
+    base_shapes: dict[str, list[int]] | None = field(default=None)
     format_version: int = field(default=FORMAT_VERSION)
 
     def __post_init__(self):
@@ -115,3 +118,7 @@ class ColumnConfig(PeftConfig):
             raise ValueError("`layers_pattern` cannot be used when `target_modules` is a str.")
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError("When `layers_pattern` is specified, `layers_to_transform` must also be specified.")
+
+    def to_dict(self) -> dict:
+        """Return the fields, with the shapes of the base the adapter sits on."""
+        return {**super().to_dict(), "base_shapes": getattr(self, "_shapes", self.base_shapes)}

@@ -5,6 +5,7 @@ Everything is read from the model's own tensors, never from the method's name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
-from adapters.layer import ColumnLayer, _whole
+from adapters.layer import ColumnLayer, at_least_fp32, whole
 from adapters.linked import LinkedFactor
 from theory.records import UpdateRecord
 
@@ -33,8 +34,8 @@ class LayerFactors:
     Attributes:
         name: dotted module name in the base model.
         base_weight: W0, (out_features, in_features), in the base's own type (dequantised where quantised).
-        left: (out_features, R) fp32, the scale alpha / r folded in.
-        right: (R, in_features) fp32; rows of the identity for column methods.
+        left: (out_features, R) fp32 (fp64 on an fp64 base), the scale alpha / r folded in.
+        right: (R, in_features), same type; rows of the identity for column methods.
     """
 
     name: str
@@ -72,9 +73,9 @@ def factors(model: nn.Module, *, adapter: str = "default") -> Iterator[LayerFact
                 continue
             if adapter in layer.lora_variant:
                 raise ValueError(f"layer {name!r} uses a LoRA variant, whose update is not B A")
-            left = layer.scaling[adapter] * _whole(layer.lora_B[adapter].weight.detach()).float()
-            right = _whole(layer.lora_A[adapter].weight.detach()).float()
-        base = _whole(layer.get_base_weight().detach())
+            left = layer.scaling[adapter] * _exact(layer.lora_B[adapter].weight)
+            right = _exact(layer.lora_A[adapter].weight)
+        base = whole(layer.get_base_weight().detach())
         base = base.t() if isinstance(layer.get_base_layer(), Conv1D) else base
         yield LayerFactors(name=name.removeprefix(ROOT), base_weight=base, left=left, right=right)
 
@@ -99,29 +100,32 @@ def delta_weights(model: nn.Module, base_state: Mapping[str, Tensor] | None = No
     deltas = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
-            delta = module.weight.detach().float() - _base(base, f"{name}.weight", module.weight).float()
+            delta = _exact(module.weight) - _exact(_base(base, f"{name}.weight", module.weight))
             deltas[name] = delta.t() if isinstance(module, Conv1D) else delta
     return deltas
 
 
 @torch.no_grad()
-def describe(model: nn.Module, base_state: Mapping[str, Tensor] | None = None) -> list[UpdateRecord]:
+def describe(
+    model: nn.Module, base_state: Mapping[str, Tensor] | None = None, *, adapter: str = "default"
+) -> list[UpdateRecord]:
     """Return one record per trained matrix, as `theory.records.UpdateRecord` defines them.
 
     Adapted layers come first, then everything trained in full (``kind="head"``): modules to save, and for full
     fine-tuning biases, norms and embeddings; a convolution counts as out x (in * kernel). A LoRA adapter read
-    back from disk counts as one link with A trained, which never understates what was trained.
+    back from disk counts as one link with A trained, which never understates what was trained. Columns that the
+    user gave may depend on the data, so each link's choice counts log2 binomial(n, r) bits of side information.
 
     Args:
         model: a trained model: PEFT with column or LoRA layers, or fully fine-tuned.
         base_state: state dict of the base before training; needed for full fine-tuning.
+        adapter: name of the adapter.
 
     Raises:
         ValueError: if the model has no adapters and ``base_state`` is None, or adapters are merged.
     """
     if not _is_adapted(model):
         return _describe_dense(model, _require_base(base_state))
-    adapter = model.active_adapters[0] if hasattr(model, "active_adapters") else "default"
     records: list[UpdateRecord] = []
     layers = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
     for item in tqdm(list(factors(model, adapter=adapter)), desc="describe", delay=2):
@@ -134,7 +138,6 @@ def describe(model: nn.Module, base_state: Mapping[str, Tensor] | None = None) -
             "name": item.name,
             "out_features": rows,
             "in_features": columns,
-            "side_information_bits": 0.0,
             "norm_update": _product_norm(left, right),
             "norm_base": _norm(base),
             "norm_merged": _norm(base + left @ right),
@@ -160,8 +163,10 @@ def _describe_columns(layer: ColumnLayer, adapter: str, config) -> dict:
     state, factor = layer.beyond_column_sum[adapter], layer.beyond_column_B[adapter].weight
     support = sorted(set(state.visited) | set(state.columns))
     random = state.rule in ("random", "shuffled") and config.columns is None
+    given = [] if config.columns is None else [len(state.columns_at(link)) for link in range(state.link + 1)]
     return {
         "kind": "columns",
+        "side_information_bits": sum(_log2_binomial(layer.in_features, size) for size in given),
         "rank": layer.r[adapter],
         "links": state.link + 1,
         "numbers_trained": layer.out_features * sum(len(state.columns_at(link)) for link in range(state.link + 1)),
@@ -178,9 +183,10 @@ def _describe_factors(layer: LoraLayer, adapter: str, config) -> dict:
     rank = (a.live if linked else a.weight).shape[0]
     links = a.weight.shape[0] // rank
     a_trained = "lora_A" not in layer.frozen_peft_weight_names.get(adapter, ())
-    columns = torch.nonzero(_whole(a.weight.detach()).abs().sum(0)).flatten().tolist()
+    columns = torch.nonzero(whole(a.weight.detach()).abs().sum(0)).flatten().tolist()
     return {
         "kind": "factors",
+        "side_information_bits": 0.0,
         "rank": rank,
         "links": links,
         "numbers_trained": b.weight.numel() + (a.weight.numel() if a_trained else 0),
@@ -228,6 +234,11 @@ def _dense_record(name: str, kind, before: Tensor, after: Tensor) -> UpdateRecor
     }
 
 
+def _exact(tensor: Tensor) -> Tensor:
+    """Return the whole tensor, detached, in at least fp32."""
+    return whole(tensor.detach()).to(at_least_fp32(tensor.dtype))
+
+
 def _is_adapted(model: nn.Module) -> bool:
     return any(isinstance(module, BaseTunerLayer) for module in model.modules())
 
@@ -243,6 +254,10 @@ def _base(base_state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
         found = tuple(base_state[name].shape) if name in base_state else "nothing"
         raise ValueError(f"base_state[{name!r}] must have shape {tuple(like.shape)}, got {found}")
     return base_state[name].to(like.device)
+
+
+def _log2_binomial(n: int, k: int) -> float:
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
 
 
 def _bits(tensor: Tensor) -> int:

@@ -4,18 +4,63 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig, PeftModel
 from peft.utils import ModulesToSaveWrapper
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from adapters.describe import ROOT, factors
+from adapters.layer import PREFIX, layer_shape
 
-__all__ = ["export_to_lora"]
+__all__ = ["export_to_lora", "load_adapter"]
+
+
+def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default", **arguments) -> PeftModel:
+    """Load a saved adapter, after reading all of it: a file that does not fit leaves ``model`` as it was.
+
+    `peft.PeftModel.from_pretrained` loads the same folders, but wraps the model before it opens the weights.
+
+    Args:
+        model: the base model.
+        folder: what ``save_pretrained``, a Trainer checkpoint or `export_to_lora` wrote.
+        adapter: name to give the adapter.
+        **arguments: passed on to `peft.PeftModel.from_pretrained`.
+
+    Raises:
+        ValueError: if a file is missing, truncated, of a newer version, or for a base of other shapes.
+    """
+    folder = Path(folder)
+    weights = folder / "adapter_model.safetensors"
+    if not (folder / "adapter_config.json").is_file() or not weights.is_file():
+        raise ValueError(f"folder must hold adapter_config.json and adapter_model.safetensors, got {str(folder)!r}")
+    config = PeftConfig.from_pretrained(str(folder))
+    try:
+        with safe_open(weights, framework="pt") as file:
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{weights} is not a complete safetensors file: {error}") from error
+    for key, shape in shapes.items():
+        name, _, rest = key.removeprefix(ROOT).partition(".lora_" if ".lora_" in key else f".{PREFIX}")
+        if rest.startswith(("A.", "B.", "A", "B")) and rest.endswith("weight"):
+            try:
+                base = layer_shape(model.get_submodule(name))
+            except AttributeError:
+                base = None
+            features = None if base is None else base[1] if rest.startswith("A") else base[0]
+            if features not in shape:
+                raise ValueError(f"the saved adapter is for another base: {key} has shape {shape}, the base {base}")
+    config.inference_mode = not arguments.pop("is_trainable", False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        return PeftModel.from_pretrained(
+            model, str(folder), adapter_name=adapter, config=config, is_trainable=not config.inference_mode, **arguments
+        )
 
 
 @torch.no_grad()

@@ -46,12 +46,21 @@ class FrozenSum(nn.Module):
     """State of one adapter in one layer besides B: which link is live, and the sum of the links before it.
 
     Attributes:
-        values: fp32 buffer (out_features, columns visited by the whole chain), unscaled.
+        values: buffer (out_features, columns visited by the whole chain), unscaled; fp32, or fp64 on such a base.
         state: int64 buffer (live link, in_features, checksum of the live link's columns); it travels with the
             weights, so a checkpoint of another link, another width or another module name is noticed.
     """
 
-    def __init__(self, *, out_features: int, in_features: int, name: str, rank: int, config: ColumnConfig):
+    def __init__(
+        self,
+        *,
+        out_features: int,
+        in_features: int,
+        name: str,
+        rank: int,
+        config: ColumnConfig,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
         self._selector: dict[str, Any] = {
             "in_features": in_features,
@@ -65,12 +74,10 @@ class FrozenSum(nn.Module):
         slots = visited_columns(self.rule, links=config.links, **self._selector)
         self._slot = {column: slot for slot, column in enumerate(slots)}
         width = len(slots) if config.links > 1 else 0
-        self.register_buffer("values", torch.zeros(out_features, width, dtype=torch.float32))
+        self.register_buffer("values", torch.zeros(out_features, width, dtype=dtype))
         self.register_buffer("state", torch.zeros(3, dtype=torch.int64))
         self.register_buffer("live_index", torch.zeros(0, dtype=torch.int64), persistent=False)
         self.register_buffer("sum_index", torch.zeros(0, dtype=torch.int64), persistent=False)
-        self._register_load_state_dict_pre_hook(self._check_state)
-        self.register_load_state_dict_post_hook(lambda module, _: module.select(int(module.state[0])))
         self.select(config.link)
 
     def select(self, link: int) -> None:
@@ -112,10 +119,15 @@ class FrozenSum(nn.Module):
         digest = hashlib.sha256(repr(columns).encode()).digest()
         return [link, self._selector["in_features"], int.from_bytes(digest[:6], "big")]
 
-    def _check_state(self, state_dict, prefix, *_):
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
         saved = state_dict.get(prefix + "state")
-        if saved is None:
-            return
+        if saved is not None:
+            self._check(saved)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        if saved is not None:
+            self.select(int(saved[0]))
+
+    def _check(self, saved: Tensor) -> None:
         link, in_features, checksum = saved.tolist()
         if in_features != self._selector["in_features"]:
             raise ValueError(
@@ -173,6 +185,7 @@ class ColumnLayer(BaseTunerLayer):
             name=self.module_name,
             rank=rank,
             config=config,
+            dtype=at_least_fp32(self.get_base_layer().weight.dtype),
         )
         factor = nn.Linear(rank, self.out_features, bias=False)
         if config.init_weights:
@@ -198,17 +211,18 @@ class ColumnLayer(BaseTunerLayer):
             self.beyond_column_sum[adapter_name].to(device)
 
     def columns_of(self, adapter: str) -> list[tuple[Tensor, Tensor]]:
-        """Return the adapter's summands as (columns, scaled fp32 values (out_features, columns)), detached."""
+        """Return the adapter's summands as (columns, scaled values (out_features, columns), at least fp32)."""
         state = self.beyond_column_sum[adapter]
-        factor = _whole(self.beyond_column_B[adapter].weight.detach()).float()
+        factor = whole(self.beyond_column_B[adapter].weight.detach())
+        factor = factor.to(at_least_fp32(factor.dtype))
         scale = self.scaling[adapter]
         pairs = [(state.live_index, scale * factor[:, : len(state.columns)])]
         if state.visited:
-            pairs.insert(0, (state.sum_index, scale * state.values[:, : len(state.visited)].float()))
+            pairs.insert(0, (state.sum_index, scale * state.values[:, : len(state.visited)].to(factor)))
         return pairs
 
     def get_delta_weight(self, adapter: str) -> Tensor:
-        """Return the dense update of the base weight, in the base weight's layout, fp32."""
+        """Return the dense update of the base weight, in the base weight's layout, at least fp32."""
         pairs = self.columns_of(adapter)
         delta = pairs[0][1].new_zeros(self.out_features, self.in_features)
         for columns, values in pairs:
@@ -234,7 +248,7 @@ class ColumnLayer(BaseTunerLayer):
                 warnings.warn("merging into a 4-bit base quantises it again and moves the outputs", stacklevel=2)
             delta = self.get_delta_weight(adapter)
             before = self.get_base_weight()
-            intended = before.to(torch.promote_types(before.dtype, torch.float32)) + delta
+            intended = before.to(at_least_fp32(before.dtype)) + delta
             merged = intended.to(before.dtype)
             if safe_merge and not torch.isfinite(merged).all():
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken")
@@ -261,7 +275,8 @@ class ColumnLayer(BaseTunerLayer):
                 self.get_base_layer().weight.data.index_copy_(0 if self.transposed else 1, columns, kept)
             elif adapter in self.beyond_column_B:
                 weight = self.get_base_weight()
-                self.set_base_weight((weight.float() - self.get_delta_weight(adapter)).to(weight.dtype))
+                whole_weight = weight.to(at_least_fp32(weight.dtype))
+                self.set_base_weight((whole_weight - self.get_delta_weight(adapter)).to(weight.dtype))
 
     def _touched(self, adapter: str, weight: Tensor) -> tuple[Tensor, Tensor]:
         columns = torch.cat([columns for columns, _ in self.columns_of(adapter)]).unique()
@@ -313,6 +328,11 @@ def _is_opaque(module: nn.Module, *plain: type) -> bool:
     return type(module) not in plain or bool(hooked) or "forward" in module.__dict__
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
+    """Return fp32 for lower-precision and integer types, the type itself otherwise."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def whole(tensor: Tensor) -> Tensor:
     """Gather a sharded tensor; collective under FSDP2."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

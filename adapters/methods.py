@@ -13,10 +13,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from adapters.chain import ChainCallback
 from adapters.config import ColumnConfig
-from adapters.linked import LinkedLoraConfig, link_layers
+from adapters.layer import FrozenSum, layer_shape
+from adapters.linked import LinkedFactor, LinkedLoraConfig, link_layers
 from adapters.tuner import TARGET_MODULES
 from theory.methods import Method, get_method
 
@@ -120,11 +122,17 @@ def prepare(
             prepared = _wrap(model, ColumnConfig(**shared))
         else:
             _check_ranks(model, shared["target_modules"], rank)
-            prepared = _wrap(model, LinkedLoraConfig(**shared))
+            conv1d = isinstance(model.get_submodule(shared["target_modules"][0]), Conv1D)
+            prepared = _wrap(model, LinkedLoraConfig(**shared, fan_in_fan_out=conv1d))
             train_a = chosen.trains == "both"
             link_layers(prepared, adapter="default", chained=chosen.chained, train_a=train_a, seed=seed)
         if chosen.chained:
             callbacks.append(ChainCallback(prepared, links=links, schedule=schedule))
+            # Equal on all ranks by construction; DDP would otherwise send the frozen sums at every forward.
+            frozen = [n for n, m in prepared.named_modules() if isinstance(m, FrozenSum | LinkedFactor)]
+            prepared._ddp_params_and_buffers_to_ignore = [
+                name for name, _ in prepared.named_buffers() if name.rpartition(".")[0] in frozen
+            ]
     ratio = chosen.lr_ratio if lr_ratio is None else lr_ratio
     groups = _groups(prepared, heads, learning_rate, head_learning_rate, weight_decay, ratio)
     return Prepared(model=prepared, method=chosen, optimizer_groups=groups, callbacks=callbacks)
@@ -152,9 +160,13 @@ def _check(method: Method, *, rank, alpha, links, learning_rate, head_learning_r
 
 
 def _wrap(model: nn.Module, config: PeftConfig) -> nn.Module:
-    """Call `peft.get_peft_model`, which itself uses a name that transformers 5 deprecates."""
+    """Call `peft.get_peft_model` without its warnings about itself.
+
+    It uses a name that transformers 5 deprecates, and says that it sets fan_in_fan_out where kinds are mixed.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         return get_peft_model(model, config)
 
 
@@ -188,8 +200,6 @@ def _targets(model: nn.Module, target_modules: str | list[str] | None, heads: li
 
 
 def _check_ranks(model: nn.Module, names: list[str], rank: int) -> None:
-    from adapters.layer import layer_shape
-
     for name in names:
         shape = layer_shape(model.get_submodule(name))
         if shape is None:

@@ -36,6 +36,7 @@ class ColumnModel(BaseTuner):
     def _prepare_model(self, peft_config: ColumnConfig, model: nn.Module) -> None:
         """Refuse what cannot work before the first layer is replaced."""
         peft_config = _maybe_include_all_linear_layers(peft_config, model)
+        shapes: dict[str, list[int]] = {}
         inside = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, ColumnLayer))
         for name, module in model.named_modules():
             if not name or (inside and name.startswith(inside)):
@@ -48,9 +49,16 @@ class ColumnModel(BaseTuner):
                     raise ValueError(f"target module {name!r} is a {type(base).__name__}; accepted: Linear, Conv1D")
                 rank = _pattern(peft_config.rank_pattern, name, peft_config.r)
                 largest = max([column for one in peft_config.columns or [] for column in one], default=0)
+                shapes[name] = list(shape)
+                expected = list((peft_config.base_shapes or {}).get(name, shape))
+                if expected != shapes[name]:
+                    raise ValueError(
+                        f"the saved adapter is for another base: {name!r} has shape {shapes[name]}, expected {expected}"
+                    )
                 if rank > shape[1] or largest >= shape[1]:
                     what = f"r={rank} is above" if rank > shape[1] else f"columns has {largest}, outside"
                     raise ValueError(f"{what} in_features={shape[1]} of target module {name!r}")
+        peft_config._shapes = shapes
 
     def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, **_):
         arguments = {
