@@ -1,0 +1,237 @@
+r"""From mutual information to generalization: each inequality once, as a function of numbers.
+
+S = (Z_1..Z_n) is an i.i.d. sample, W what was learned, gap = E[R(W) - R_S(W)] (risk minus training risk, in
+expectation over S and the training noise). In the supersample setting Z~ is an n x 2 array of examples, U are n fair
+bits, row i trains on column U_i; L_i0, L_i1 are the two losses of row i, in [0, 1], and D_i = L_i1 - L_i0.
+Everything is in nats. All bounds here hold in expectation; where the information comes from ``theory.cmi`` they are
+estimates of bounds.
+
+One proof serves for all of them: ``theory.variational.dual_gap``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq, minimize_scalar
+
+from theory.checks import check_choice, check_integer, check_norms, check_number
+from theory.variational import binary_kl, binary_kl_upper, dual_gap
+
+__all__ = [
+    "cmi",
+    "e_cmi",
+    "fast_rate",
+    "individual_sample",
+    "interpolating",
+    "ld_mi",
+    "single_loss",
+    "xu_raginsky",
+]
+
+
+def _information(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    array = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    if array.ndim != 1 or array.size == 0 or np.isnan(array).any() or (array < -1e-9).any():
+        raise ValueError(f"{name} must hold numbers of at least 0 (nats), got {value!r}")
+    return np.maximum(array, 0.0)
+
+
+def _risk(name: str, value: float) -> float:
+    number = check_number(name, value)
+    if number > 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {number}")
+    return number
+
+
+def xu_raginsky(information: float, *, num_examples: int, sigma: float = 0.5) -> float:
+    """Return sigma sqrt(2 I(W;S) / n): Xu and Raginsky, arXiv:1705.07809, Theorem 1.
+
+    Assumes that loss(w, Z) is sigma-sub-Gaussian for every w; sigma = 1/2 for a loss in [0, 1].
+
+    Args:
+        information: I(W;S), nats; infinity is allowed and gives infinity.
+        num_examples: n.
+        sigma: in units of the loss.
+
+    >>> xu_raginsky(2.0, num_examples=100)
+    0.1
+    """
+    check_number("information", information, finite=False)
+    n, scale = check_integer("num_examples", num_examples), check_number("sigma", sigma, positive=True)
+    return scale * math.sqrt(2 * information / n)
+
+
+def individual_sample(informations: ArrayLike, *, sigma: float = 0.5) -> float:
+    """Return the mean over i of sigma sqrt(2 I(W;Z_i)): Bu, Zou, Veeravalli, arXiv:1901.04609, Proposition 1.
+
+    Assumes that loss(W, Z) with W and Z independent is sigma-sub-Gaussian. Never above ``xu_raginsky``: for
+    independent examples sum I(W;Z_i) <= I(W;S), and the root is concave.
+
+    Args:
+        informations: I(W;Z_i) per example, or one number for a symmetric algorithm; nats.
+        sigma: in units of the loss.
+
+    >>> individual_sample([0.02, 0.02])
+    0.1
+    """
+    scale = check_number("sigma", sigma, positive=True)
+    return float(scale * np.sqrt(2 * _information("informations", informations)).mean())
+
+
+def cmi(information: float, *, num_examples: int) -> float:
+    """Return sqrt(2 CMI / n), CMI = I(W;U|Z~): Steinke and Zakynthinou, arXiv:2001.09122, loss in [0, 1].
+
+    CMI is at most n ln 2. I(losses; U | Z~) may stand for it (data processing), and so may their joint estimate.
+
+    >>> cmi(0.5, num_examples=100)
+    0.1
+    """
+    return 2 * xu_raginsky(information, num_examples=num_examples)
+
+
+def e_cmi(train_risk: float, informations: ArrayLike) -> float:
+    r"""Return the largest risk R with d(r || (r + R)/2) <= mean of I(L_i0, L_i1; U_i): arXiv:2210.06422.
+
+    The loss that was trained on has mean r, and mean (r + R)/2 once U is made independent; data processing to a coin
+    and convexity of d. Loss in [0, 1]. f-CMI (arXiv:2110.01584) and unconditional information may stand in.
+
+    Args:
+        train_risk: r, the mean training loss.
+        informations: per row, or their mean; nats.
+
+    Returns:
+        A bound on the risk, at most 1.
+
+    >>> round(e_cmi(0.0, 0.01 * math.log(2)), 4)
+    0.0138
+    """
+    risk = _risk("train_risk", train_risk)
+    middle = binary_kl_upper(risk, float(_information("informations", informations).mean()))
+    return min(2 * middle - risk, 1.0)
+
+
+def ld_mi(
+    informations: ArrayLike,
+    *,
+    form: str = "root",
+    magnitudes: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> float:
+    r"""Return a bound on the gap from I(D_i; U_i), loss differences against bits: Wang and Mao, arXiv:2302.02432.
+
+    gap_i = E[s D_i] with s = 1 - 2 U_i. Once U is independent of D, ln E exp(lambda s D) = ln E cosh(lambda D):
+
+    * ``"root"``: cosh lambda <= exp(lambda^2 / 2) gives the mean of sqrt(2 I), the published form.
+    * ``"binary"``: cosh itself; the largest g with d((1 + g)/2 || 1/2) <= I. Never above the root, never above 1.
+    * ``"magnitude"``: the law of |D| too. Where most differences are zero it is smaller by far. This plays the part
+      of the second moment in arXiv:2410.22887; the exact cumulant generating function is used here.
+
+    Args:
+        informations: per row, or one number where rows are exchangeable or pooled; nats.
+        form: one of the three.
+        magnitudes: sample or support of |D|, in [0, 1]; for ``"magnitude"``.
+        weights: of the magnitudes, summing to one; equal if left out.
+
+    >>> ld_mi(0.005)
+    0.1
+    >>> round(ld_mi(math.log(2), form="binary"), 12)
+    1.0
+    """
+    check_choice("form", form, ("root", "binary", "magnitude"))
+    values = _information("informations", informations)
+    if form == "root":
+        return float(np.sqrt(2 * values).mean())
+    if form == "binary":
+        return float(np.mean([_fair_coin_bias(value) for value in values]))
+    if magnitudes is None:
+        raise ValueError("magnitudes must be given for the form 'magnitude', got None")
+    sizes = check_norms("magnitudes", magnitudes)
+    if sizes.max() > 1:
+        raise ValueError(f"magnitudes must lie in [0, 1], got {sizes.max()}")
+    share = (
+        np.full(len(sizes), 1 / len(sizes)) if weights is None else check_norms("weights", weights, length=len(sizes))
+    )
+    if abs(share.sum() - 1) > 1e-9:
+        raise ValueError(f"weights must sum to 1, got {share.sum()}")
+    sizes, where = np.unique(sizes, return_inverse=True)
+    share = np.bincount(where, weights=share)
+
+    def cumulant(lam: float) -> float:
+        # cosh t - 1 = 2 sinh(t/2)^2 keeps small lambda exact
+        return float(np.log1p(share @ (2 * np.sinh(np.minimum(lam * sizes, 600) / 2) ** 2)))
+
+    second = float(share @ sizes**2)
+    return float(np.mean([min(dual_gap(value, cumulant, variance=second, upper=600.0), 1.0) for value in values]))
+
+
+def _fair_coin_bias(information: float) -> float:
+    if information >= math.log(2):
+        return 1.0
+    return brentq(lambda g: binary_kl((1 + g) / 2, 0.5) - information, 0.0, 1.0, xtol=1e-16)
+
+
+def single_loss(informations: ArrayLike) -> float:
+    r"""Return the mean of sqrt(2 I(L_i0; U_i)), a bound on the gap from one of each row's two losses.
+
+    gap_i = E[s L_i1] - E[s L_i0] with s = 1 - 2 U_i, and both terms have the same size when rows are exchangeable.
+    As E s = 0, centre L at 1/2: ln E exp(lambda s (L - 1/2)) <= lambda^2 / 8, so each term is at most sqrt(I/2).
+    arXiv:2302.02432 states 2 sqrt(2 I); centring gains the factor of two. Loss in [0, 1].
+
+    >>> single_loss(0.005)
+    0.1
+    """
+    return float(np.sqrt(2 * _information("informations", informations)).mean())
+
+
+def fast_rate(train_risk: float, informations: ArrayLike, *, source: str = "difference") -> float:
+    r"""Return inf of (1 + c1) r + I / c2, a bound on the risk that is linear in the information.
+
+    * ``"difference"`` (I(D_i; U_i)) or ``"pair"`` (I(L_i0, L_i1; U_i)): with G = s D (held-out minus training loss),
+      R - (1 + c1) r <= E[G+ - (1 + c1) G-], whose exponential moment under independence is at most 1 if
+      exp(c2) + exp(-(1 + c1) c2) <= 2.
+    * ``"single"`` (I(L_i0; U_i)): as in arXiv:2302.02432, exp(2 c2) + exp(-2 (1 + c1) c2) <= 2, half the c2.
+
+    The smallest c1 for each c2 is known, and c2 is minimised over. At r = 0 it is I / ln 2, and for ``"single"``
+    2 I / ln 2. Loss in [0, 1].
+
+    Args:
+        train_risk: r.
+        informations: per row, or their mean; nats.
+        source: whose information it is.
+
+    Returns:
+        A bound on the risk, at most 1.
+
+    >>> round(fast_rate(0.0, 0.01 * math.log(2)), 9)
+    0.01
+    """
+    check_choice("source", source, ("difference", "pair", "single"))
+    risk = _risk("train_risk", train_risk)
+    information = float(_information("informations", informations).mean()) * (2 if source == "single" else 1)
+    if risk == 0:
+        return min(information / math.log(2), 1.0)
+    if information == 0:
+        return risk
+
+    def value(log_rate: float) -> float:
+        # log_rate = ln(c2 / (ln 2 - c2)) covers 0 < c2 < ln 2; -ln(2 - e^c2) / c2 is the smallest 1 + c1
+        rate = math.log(2) / (1 + math.exp(-log_rate))
+        return -math.log1p(-math.expm1(rate)) / rate * risk + information / rate
+
+    best = minimize_scalar(value, bounds=(-25, 30), method="bounded", options={"xatol": 1e-9})
+    return min(float(best.fun), 1.0)
+
+
+def interpolating(informations: ArrayLike) -> float:
+    r"""Return sum I(D_i; U_i) / (n ln 2): the risk itself, not a bound, for 0-1 loss and zero training error.
+
+    D_i is then nonzero exactly when the held-out example is misclassified, and tells U_i when it is: an erasure
+    channel (arXiv:2302.02432).
+
+    >>> round(interpolating(0.1 * math.log(2)), 12)
+    0.1
+    """
+    return float(_information("informations", informations).mean() / math.log(2))
