@@ -122,8 +122,8 @@ def _encode_rows(rows: Sequence[dict[str, Any]], tokenizer: Any, kind: Kind, max
 
 def _encode_completion(row: dict[str, Any], tokenizer: Any, max_length: int) -> dict[str, Any]:
     """Prompt then target then end of text; the loss is on the target alone (its prompt's labels are -100)."""
-    prompt = tokenizer(row["text"])["input_ids"]
-    target = tokenizer(row["target"], add_special_tokens=False)["input_ids"]
+    prompt = tokenizer(row["text"], truncation=True, max_length=max_length)["input_ids"]
+    target = tokenizer(row["target"], add_special_tokens=False, truncation=True, max_length=max_length)["input_ids"]
     if tokenizer.eos_token_id is not None:
         target = [*target, tokenizer.eos_token_id]
     prompt = prompt[: max(1, max_length - len(target))]
@@ -182,13 +182,13 @@ def encode_task(raw: RawTask, *, name: str, model: str, seed: int, options: Data
     from analysis.tasks import Task
 
     _check_rows(raw)
+    names = () if raw.kind in ("regression", "causal-lm") else _class_names(raw)
     raw = dataclasses.replace(
         raw,
         train=_subsample(raw.train, options.num_train, seed=seed, name="num_train"),
         heldout=_subsample(raw.heldout, options.num_heldout, seed=seed, name="num_heldout"),
     )
     kind, notes = raw.kind, raw.notes
-    names = () if kind in ("regression", "causal-lm") else _class_names(raw)
     if kind == "image-classification":
         return _image_task(raw, name=name, model=model, seed=seed, names=names)
     tokenizer = load_tokenizer(model)

@@ -20,6 +20,7 @@ __all__ = [
     "load_image_processor",
     "load_pretrained",
     "load_tokenizer",
+    "quiet_transformers",
     "resolve_model",
     "supports_multiple_choice",
 ]
@@ -28,8 +29,8 @@ _HEADS = ("pooler", "pre_classifier", "classifier", "score")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' loading report off the screen: a new head is what was asked for."""
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' loading reports and progress bars off the screen: a new head is what was asked for."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -75,7 +76,7 @@ def resolve_model(spec: str) -> str:
 def _from_pretrained(factory: Any, spec: str, **kwargs: Any) -> Any:
     target = resolve_model(spec)
     try:
-        with _quiet():
+        with quiet_transformers():
             return factory.from_pretrained(target, **kwargs)
     except (OSError, ConnectionError) as error:
         if Path(target).is_dir():

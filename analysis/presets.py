@@ -228,8 +228,9 @@ class Settings:
     """Training settings of one model family.
 
     Attributes:
-        learning_rate: of adapters (of B for LoRA+) and the head beside them.
+        learning_rate: of adapters (of B for LoRA+).
         full_learning_rate: of full fine-tuning.
+        head_learning_rate: of the new head, under every method; None takes the method's own rate.
         batch_size: examples per step.
         epochs: passes over the training split.
         links: chain length of chained methods.
@@ -251,21 +252,24 @@ class Settings:
     warmup: float = 0.1
     max_length: int = 128
     lr_ratio: float = 16.0
+    head_learning_rate: float | None = None
     source: str
 
 
 SETTINGS: dict[str, Settings] = {
     "digits": Settings(
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         full_learning_rate=1e-3,
         batch_size=32,
         epochs=30,
         links=3,
-        source="this project; chosen on a split carved from the training images",
+        source="this project; rates chosen among 1e-3, 3e-3, 1e-2, 3e-2 (full: 3e-4, 1e-3, 3e-3) by the loss on a "
+        "quarter carved out of the training images of seeds 100 and 101, never on held-out ones",
     ),
     "text": Settings(
-        learning_rate=1e-3,
-        full_learning_rate=5e-5,
+        learning_rate=3e-3,
+        full_learning_rate=1e-4,
+        head_learning_rate=3e-3,
         batch_size=32,
         epochs=3,
         links=3,

@@ -57,8 +57,9 @@ class RunConfig:
         settings: name in ``analysis.presets.SETTINGS``, or "auto" (the preset model's family, "digits" or "text").
         epochs: passes over the training examples; a fraction is allowed.
         batch_size: examples per optimizer step (and process).
-        learning_rate: of the adapter (of A for LoRA+).
-        head_learning_rate: of the head; None takes ``learning_rate``.
+        learning_rate: of the adapter. Of A for LoRA+, where None takes the settings' over ``lr_ratio``, so that B
+            learns at the settings' rate (the paper's code sets it so).
+        head_learning_rate: of the head; None takes the settings', else the adapter's (B's for LoRA+).
         weight_decay: AdamW's, of matrices.
         lr_ratio: lr_B / lr_A of methods that train both; None takes the method's own.
         chain_schedule: "run" (one learning-rate schedule) or "link" (it restarts with every link).
@@ -161,16 +162,19 @@ class RunConfig:
             )
         settings = get_settings(name)
         rate = settings.full_learning_rate if method.trains == "weight" else settings.learning_rate
+        ratio = None if method.lr_ratio == 1 else settings.lr_ratio if self.lr_ratio is None else self.lr_ratio
         defaults = {
             "alpha": 2.0 * self.rank,
             "links": settings.links if method.chained else 1,
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
-            "learning_rate": rate,
+            "learning_rate": rate / (ratio or 1.0),
+            "head_learning_rate": settings.head_learning_rate
+            or (self.learning_rate or rate / (ratio or 1.0)) * (ratio or 1.0),
             "weight_decay": settings.weight_decay,
             "lr_scheduler": settings.scheduler,
             "warmup": settings.warmup,
-            "lr_ratio": settings.lr_ratio if method.lr_ratio != 1 else None,
+            "lr_ratio": ratio,
         }
         changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(self, key) is None}
         if method.trains == "weight":

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from analysis.evaluation import evaluate
+from analysis.models import quiet_transformers
 
 if TYPE_CHECKING:
     from adapters import Prepared
@@ -79,7 +80,8 @@ def save_weights(model: torch.nn.Module, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        model.save_pretrained(str(temporary))
+        with quiet_transformers():
+            model.save_pretrained(str(temporary))
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
     except BaseException:

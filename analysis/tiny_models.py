@@ -1,0 +1,164 @@
+"""Tiny random models of every architecture the paper uses, for tests and for trying a command without a download."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.store import check_writable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["TINY_MODELS", "tiny_model_folder", "write_tiny_model"]
+
+_VERSION = 1
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
+_VOCABULARY = 256 + len(_SPECIALS)
+_IDS = {"vocab_size": _VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def _vit() -> PreTrainedModel:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    return ViTForImageClassification(ViTConfig(**_SIZES, image_size=16, patch_size=8))
+
+
+def _deberta() -> PreTrainedModel:
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    config = DebertaV2Config(
+        **_SIZES,
+        **_IDS,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=16,
+        max_position_embeddings=256,
+        type_vocab_size=0,
+    )
+    return DebertaV2ForSequenceClassification(config)
+
+
+def _roberta() -> PreTrainedModel:
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    return RobertaForSequenceClassification(RobertaConfig(**_SIZES, **_IDS, max_position_embeddings=258))
+
+
+def _bert() -> PreTrainedModel:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    return BertForSequenceClassification(BertConfig(**_SIZES, **_IDS, max_position_embeddings=256))
+
+
+def _llama() -> PreTrainedModel:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(**_SIZES, **_IDS, num_key_value_heads=2, max_position_embeddings=256))
+
+
+def _gpt2() -> PreTrainedModel:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **_IDS))
+
+
+TINY_MODELS: dict[str, Callable[[], Any]] = {
+    "bert": _bert,
+    "vit-tiny": _vit,
+    "vit-base": _vit,
+    "deberta-v2-xxlarge": _deberta,
+    "deberta-v3-base": _deberta,
+    "roberta-base": _roberta,
+    "roberta-large": _roberta,
+    "tinyllama-1.1b": _llama,
+    "llama3-8b": _llama,
+    "deepseek-coder-1.3b": _llama,
+    "gpt2-small": _gpt2,
+}
+"""Name -> a builder of its architecture with two layers of width 32. The paper's ten, and BERT."""
+
+
+def _tokenizer(*, encoder: bool) -> Any:
+    """Return a tokenizer of bytes: no vocabulary to learn, nothing unknown."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate((*_SPECIALS, *alphabet))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if encoder:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>",
+            pair="<s> $A </s> $B </s>",
+            special_tokens=[("<s>", 1), ("</s>", 2)],
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=256,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def write_tiny_model(name: str, folder: str | Path, *, seed: int = 0) -> Path:
+    """Write a tiny random model, with its tokenizer or image processor, as ``save_pretrained`` does.
+
+    Args:
+        name: a key of :data:`TINY_MODELS`.
+        folder: where to; made if needed.
+        seed: seed of the weights.
+
+    Raises:
+        ValueError: if the name is unknown, or the folder cannot be written to.
+    """
+    import torch
+
+    from analysis.models import quiet_transformers
+
+    if name not in TINY_MODELS:
+        raise ValueError(f"unknown tiny model {name!r}; accepted: {', '.join(TINY_MODELS)}")
+    folder = check_writable(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TINY_MODELS[name]()
+    with quiet_transformers():
+        model.save_pretrained(str(folder))
+    if name.startswith("vit"):
+        from transformers import ViTImageProcessor
+
+        ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(str(folder))
+    else:
+        decoder = name in ("tinyllama-1.1b", "llama3-8b", "deepseek-coder-1.3b", "gpt2-small")
+        _tokenizer(encoder=not decoder).save_pretrained(str(folder))
+    return folder
+
+
+def tiny_model_folder(name: str) -> Path:
+    """Return the cached folder of a tiny model, written on first use."""
+    from analysis.digits import cache_folder
+
+    target = cache_folder() / f"tiny-{name}-{_VERSION}"
+    if name not in TINY_MODELS:
+        raise ValueError(f"unknown tiny model {name!r}; accepted: {', '.join(f'tiny:{key}' for key in TINY_MODELS)}")
+    if not target.is_dir():
+        parent = check_writable(cache_folder())
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".tiny-{name}-"))
+        write_tiny_model(name, temporary)
+        try:
+            os.replace(temporary, target)
+        except OSError:
+            # Another process was first.
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
