@@ -7,9 +7,7 @@ from typing import Any
 __all__ = ["MODELS", "MODEL_NAMES"]
 
 
-def _llama(
-    hidden: int, depth: int, heads: int, kv_heads: int, mlp: int, vocabulary: int, **more: Any
-) -> dict[str, Any]:
+def _llama(hidden: int, depth: int, heads: int, kv_heads: int, mlp: int, vocabulary: int) -> dict[str, Any]:
     return {
         "model_type": "llama",
         "hidden_size": hidden,

@@ -230,7 +230,7 @@ def _suffix_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _log_excess(kept: NDArray[np.float64], added: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ln(1 - prod_{l>=s} kept_l / (kept_l + added_l)) for each s."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         log_ratio = np.where(added == 0, 0.0, -np.log1p(added / kept))
         return np.log(-np.expm1(_suffix_sums(log_ratio)))
 
