@@ -149,7 +149,7 @@ def runs_result(records: Sequence[Mapping[str, Any]], path: str | Path, *, comma
     ]
     averaged = [name for name in averaged if not name.endswith(("_low", "_high", "_range"))]
     means = across_seeds(runs, columns=averaged)
-    values = {}
+    values: dict[str, Any] = {}
     for row in means.to_dict("records"):
         rank = "full" if math.isnan(row["rank"]) else f"{int(row['rank'])}"
         stem = f"{row['task']}/{row['method']}/rank-{rank}/links-{int(row['links'])}"

@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -212,7 +212,8 @@ def encode_task(raw: RawTask, *, name: str, model: str, seed: int, options: Data
             if split in parsed_labels:
                 example["labels"] = parsed_labels[split][i]
         splits[split] = examples
-    num_labels, loss_name, max_loss = len(names), "cross_entropy", math.log(10 * max(len(names), 1))
+    num_labels, max_loss = len(names), math.log(10 * max(len(names), 1))
+    loss_name: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     if kind == "regression":
         low, high = options.label_range or raw.label_range or _observed_range(parsed_labels["train"])
         num_labels, loss_name, max_loss = 1, "squared_error", (high - low) ** 2

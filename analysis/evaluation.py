@@ -83,9 +83,9 @@ def evaluate(
     if len(examples) == 0:
         raise ValueError("examples must not be empty")
     device = next(model.parameters()).device
-    order = np.arange(len(examples))
+    order = list(range(len(examples)))
     if task.kind in ("text-classification", "regression", "causal-lm"):
-        order = np.argsort([len(examples[i]["input_ids"]) for i in order], kind="stable")
+        order.sort(key=lambda i: len(examples[i]["input_ids"]))
     columns: list[list[torch.Tensor]] = []
     training = model.training
     model.eval()

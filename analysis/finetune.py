@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.cells import run_once
+from analysis.loading import LoadedRun, load_run
 from analysis.run_config import RunConfig
 from analysis.store import RunFailure, atomic_write_json, check_writable, read_json
 from analysis.tasks import Task, carve, load_model, load_task
@@ -65,6 +66,10 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
     from analysis.models import head_modules
 
     config = config.resolve()
+    assert config.alpha is not None
+    assert config.links is not None
+    assert config.learning_rate is not None
+    assert config.weight_decay is not None
     model = load_model(task, seed=config.seed)
     dense = get_method(config.method).trains == "weight"
     base = {name: value.clone() if dense else value for name, value in model.state_dict().items()}
@@ -97,7 +102,9 @@ def _results(task: Task, train: Outputs, heldout: Outputs) -> dict[str, Any]:
     from analysis.evaluation import metric
     from analysis.generalization import measured_gap
 
-    gaps = {task.loss_name: measured_gap(train.clipped, heldout.clipped, loss_range=task.max_loss).as_record()}
+    gaps: dict[str, Any] = {
+        task.loss_name: measured_gap(train.clipped, heldout.clipped, loss_range=task.max_loss).as_record()
+    }
     if task.kind != "regression":
         gaps["zero_one"] = measured_gap(train.errors, heldout.errors, loss_range=1.0).as_record()
     return {
@@ -238,7 +245,7 @@ def run(
         RunFailure: if training failed; the record says where.
     """
     folder = check_writable(folder)
-    values = _plain(config)
+    values = dataclasses.asdict(config)
     function = functools.partial(run_cell, progress=progress, report_to=report_to)
     if int(os.environ.get("RANK", "0")) > 0:
         record_path = folder / config.key() / "record.json"
@@ -253,97 +260,3 @@ def run(
             f"run {config.key()} failed: {failure['message']}; see {folder / config.key() / 'record.json'}"
         )
     return record
-
-
-def _plain(config: RunConfig) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(config)
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A finished run, back in memory.
-
-    Attributes:
-        record: its record.
-        model: the trained model in eval mode.
-        task: its task, encoded.
-        folder: its folder.
-        base_state: the state dict of the base model with the head it started from.
-    """
-
-    record: dict[str, Any]
-    model: torch.nn.Module
-    task: Task
-    folder: Path
-    base_state: dict[str, torch.Tensor]
-
-    def checkpoints(self) -> list[Path]:
-        """Return the folders of the run's snapshots, in the order of their steps."""
-        return sorted((self.folder / "checkpoints").glob("step-*"))
-
-
-def load_run(
-    path: str | Path,
-    *,
-    data: str | Path | None = None,
-    model: str | Path | None = None,
-    checkpoint: str | None = None,
-) -> LoadedRun:
-    """Load a finished run that kept its weights (``save_adapter`` or ``save_checkpoints``).
-
-    Args:
-        path: the run's folder (or its record).
-        data: where the data is now; None takes where it was.
-        model: where the base model is now; None takes where it was.
-        checkpoint: name of a snapshot, such as ``"step-000070"``; None takes the final weights.
-
-    Raises:
-        ValueError: if the record is missing, corrupt or of a failed run, or its weights were not kept.
-    """
-    import dataclasses
-
-    folder = Path(path)
-    folder = folder.parent if folder.name == "record.json" else folder
-    record = read_json(folder / "record.json")
-    if record.get("status") != "done":
-        raise ValueError(f"run {str(folder)!r} did not finish: {record.get('failure', {}).get('message', 'no reason')}")
-    weights = folder / "adapter" if checkpoint is None else folder / "checkpoints" / checkpoint
-    if not weights.is_dir():
-        raise ValueError(f"run {str(folder)!r} kept no weights in {weights.name!r}; run it with --save-adapter")
-    paths = read_json(folder / "paths.json") if (folder / "paths.json").exists() else {}
-    settings = {**record["config"], "data": str(data) if data else paths.get("data")}
-    settings["model"] = str(model) if model else paths.get("model")
-    settings["rank"] = settings["rank"] or 1
-    config = RunConfig.from_mapping(settings)
-    task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
-    base = load_model(task, seed=config.seed)
-    dense = get_method(config.method).trains == "weight"
-    state = {name: value.clone() if dense else value for name, value in base.state_dict().items()}
-    return LoadedRun(
-        record=record,
-        model=_load_weights(base, weights, dense=dense).eval(),
-        task=dataclasses.replace(task),
-        folder=folder,
-        base_state=state,
-    )
-
-
-def _load_weights(base: torch.nn.Module, folder: Path, *, dense: bool) -> torch.nn.Module:
-    if dense:
-        from safetensors.torch import load_file
-
-        state = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            state |= load_file(file)
-        missing, _ = base.load_state_dict(state, strict=False)
-        tied = set(getattr(base, "all_tied_weights_keys", None) or ())
-        if set(missing) - tied:
-            raise ValueError(f"weights {str(folder)!r} lack {sorted(set(missing) - tied)[0]!r}")
-        return base
-    from peft import PeftModel
-
-    import adapters  # noqa: F401  (registers the tuner)
-
-    return PeftModel.from_pretrained(base, str(folder))

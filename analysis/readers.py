@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.image_readers import read_cifar_binary, read_image_folders
+
 if TYPE_CHECKING:
     from analysis.encode import RawTask
     from analysis.presets import DatasetPreset
@@ -266,43 +268,6 @@ def _read_django(folder: Path) -> Splits:
     return {"train": rows[:16_000], "heldout": rows[17_000:], "notes": ("customary split by line; 1,000 unused",)}
 
 
-def _read_image_folders(folder: Path) -> Splits:
-    """Read domain/class/image (OfficeHome), all domains pooled, split by seed."""
-    from PIL import Image
-
-    def opener(path: Path) -> Callable[[], Any]:
-        return lambda: Image.open(path)
-
-    files = sorted(path for path in folder.glob("*/*/*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not files:
-        raise ValueError(f"folder {str(folder)!r} holds no domain/class/image.jpg")
-    rows = [{"image": opener(path), "label": path.parent.name} for path in files]
-    return {"all": rows, "notes": ("all domains pooled, split by seed",)}
-
-
-def _read_cifar_binary(folder: Path) -> Splits:
-    """Read the binary version: records of one label byte and 3,072 pixel bytes."""
-    from PIL import Image
-
-    names = _text(_find(folder, "batches.meta.txt")).split()
-
-    def rows(paths: list[Path]) -> Rows:
-        found = []
-        for path in paths:
-            raw = np.fromfile(path, dtype=np.uint8)
-            if raw.size == 0 or raw.size % 3073:
-                raise ValueError(f"file {str(path)!r} is truncated: {raw.size} bytes are no multiple of 3073")
-            for record in raw.reshape(-1, 3073):
-                pixels = np.ascontiguousarray(record[1:].reshape(3, 32, 32).transpose(1, 2, 0))
-                found.append({"image": Image.fromarray(pixels), "label": names[int(record[0])]})
-        return found
-
-    batches = sorted(folder.glob("data_batch_*.bin"))
-    if not batches:
-        raise ValueError(f"folder {str(folder)!r} holds no data_batch_*.bin; give the binary version of CIFAR-10")
-    return {"train": rows(batches), "heldout": rows([_find(folder, "test_batch.bin")])}
-
-
 READERS: dict[str, Callable[[Path], Splits]] = {
     "trec_coarse": lambda folder: _read_trec(folder, fine=False),
     "trec_fine": lambda folder: _read_trec(folder, fine=True),
@@ -317,8 +282,8 @@ READERS: dict[str, Callable[[Path], Splits]] = {
     "openbookqa": _read_openbookqa,
     "e2e": _read_e2e,
     "django": _read_django,
-    "image_folders": _read_image_folders,
-    "cifar_binary": _read_cifar_binary,
+    "image_folders": read_image_folders,
+    "cifar_binary": read_cifar_binary,
 }
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.presets import MODELS, get_settings
+from analysis.presets import MODELS
+from analysis.settings import get_settings
 from analysis.store import config_key
 from analysis.tasks import DataOptions, task_names
 from theory.methods import get_method
@@ -54,7 +55,7 @@ class RunConfig:
         alpha: updates are scaled by alpha / rank; None takes 2 rank (the paper's 32 at rank 16).
         links: chain length; None takes the settings' for chained methods, 1 otherwise.
         seed: of the split or subsample, the head, A or the selector, and the order of examples.
-        settings: name in ``analysis.presets.SETTINGS``, or "auto" (the preset model's family, "digits" or "text").
+        settings: name in ``analysis.settings.SETTINGS``, or "auto" (the preset model's family, "digits" or "text").
         epochs: passes over the training examples; a fraction is allowed.
         batch_size: examples per optimizer step (and process).
         learning_rate: of the adapter. Of A for LoRA+, where None takes the settings' over ``lr_ratio``, so that B
@@ -163,14 +164,16 @@ class RunConfig:
         settings = get_settings(name)
         rate = settings.full_learning_rate if method.trains == "weight" else settings.learning_rate
         ratio = None if method.lr_ratio == 1 else settings.lr_ratio if self.lr_ratio is None else self.lr_ratio
+        ratio_or_one = 1.0 if ratio is None else ratio
+        own_rate = rate / ratio_or_one if self.learning_rate is None else self.learning_rate
+        head_rate = settings.head_learning_rate
         defaults = {
             "alpha": 2.0 * self.rank,
             "links": settings.links if method.chained else 1,
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
-            "learning_rate": rate / (ratio or 1.0),
-            "head_learning_rate": settings.head_learning_rate
-            or (self.learning_rate or rate / (ratio or 1.0)) * (ratio or 1.0),
+            "learning_rate": own_rate,
+            "head_learning_rate": own_rate * ratio_or_one if head_rate is None else head_rate,
             "weight_decay": settings.weight_decay,
             "lr_scheduler": settings.scheduler,
             "warmup": settings.warmup,

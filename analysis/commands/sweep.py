@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from analysis.run_options import add_run_options, run_values, whole_numbers
 
@@ -58,7 +60,7 @@ def _cells(args: argparse.Namespace) -> list[dict]:
     return cells
 
 
-def _key(cell: dict) -> str:
+def _key(cell: Mapping[str, Any]) -> str:
     from analysis.finetune import RunConfig
 
     return RunConfig.from_mapping(cell).key()

@@ -1,0 +1,104 @@
+"""A finished run back in memory: its record, its model, its task."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.run_config import RunConfig
+from analysis.store import read_json
+from analysis.tasks import Task, load_model, load_task
+from theory.methods import get_method
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LoadedRun", "load_run"]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run, back in memory.
+
+    Attributes:
+        record: its record.
+        model: the trained model in eval mode.
+        task: its task, encoded.
+        folder: its folder.
+        base_state: the state dict of the base model with the head it started from.
+    """
+
+    record: dict[str, Any]
+    model: torch.nn.Module
+    task: Task
+    folder: Path
+    base_state: dict[str, torch.Tensor]
+
+    def checkpoints(self) -> list[Path]:
+        """Return the folders of the run's snapshots, in the order of their steps."""
+        return sorted((self.folder / "checkpoints").glob("step-*"))
+
+
+def load_run(
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    model: str | Path | None = None,
+    checkpoint: str | None = None,
+) -> LoadedRun:
+    """Load a finished run that kept its weights (``save_adapter`` or ``save_checkpoints``).
+
+    Args:
+        path: the run's folder (or its record).
+        data: where the data is now; None takes where it was.
+        model: where the base model is now; None takes where it was.
+        checkpoint: name of a snapshot, such as ``"step-000070"``; None takes the final weights.
+
+    Raises:
+        ValueError: if the record is missing, corrupt or of a failed run, or its weights were not kept.
+    """
+    folder = Path(path)
+    folder = folder.parent if folder.name == "record.json" else folder
+    record = read_json(folder / "record.json")
+    if record.get("status") != "done":
+        raise ValueError(f"run {str(folder)!r} did not finish: {record.get('failure', {}).get('message', 'no reason')}")
+    weights = folder / "adapter" if checkpoint is None else folder / "checkpoints" / checkpoint
+    if not weights.is_dir():
+        raise ValueError(f"run {str(folder)!r} kept no weights in {weights.name!r}; run it with --save-adapter")
+    paths = read_json(folder / "paths.json") if (folder / "paths.json").exists() else {}
+    settings = {**record["config"], "data": str(data) if data else paths.get("data")}
+    settings["model"] = str(model) if model else paths.get("model")
+    settings["rank"] = settings["rank"] or 1
+    config = RunConfig.from_mapping(settings)
+    task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
+    base = load_model(task, seed=config.seed)
+    dense = get_method(config.method).trains == "weight"
+    state = {name: value.clone() if dense else value for name, value in base.state_dict().items()}
+    return LoadedRun(
+        record=record,
+        model=_load_weights(base, weights, dense=dense).eval(),
+        task=dataclasses.replace(task),
+        folder=folder,
+        base_state=state,
+    )
+
+
+def _load_weights(base: torch.nn.Module, folder: Path, *, dense: bool) -> torch.nn.Module:
+    if dense:
+        from safetensors.torch import load_file
+
+        state: dict[str, torch.Tensor] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            state |= load_file(file)
+        missing, _ = base.load_state_dict(state, strict=False)
+        tied = set(getattr(base, "all_tied_weights_keys", None) or ())
+        if set(missing) - tied:
+            raise ValueError(f"weights {str(folder)!r} lack {sorted(set(missing) - tied)[0]!r}")
+        return base
+    from peft import PeftModel
+
+    import adapters  # noqa: F401  (registers the tuner)
+
+    return PeftModel.from_pretrained(base, str(folder))
