@@ -1,0 +1,121 @@
+"""``python -m analysis bounds``: every generalization bound for a model and a method, or for a trained adapter."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+HELP = "evaluate every generalization bound, before training or from what a run really trained"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's arguments."""
+    what = parser.add_argument_group("what is trained")
+    what.add_argument("--model", default="roberta-base", help="one of the paper's ten models (default: %(default)s)")
+    what.add_argument("--method", default="all", help="one of the eleven methods, or all (default: %(default)s)")
+    what.add_argument("--rank", type=int, default=16, help="r (default: %(default)s)")
+    what.add_argument("--bits", type=float, default=16, help="q, bits per stored number (default: %(default)s)")
+    what.add_argument("--links", type=int, default=3, help="k, links of a chain (default: %(default)s)")
+    what.add_argument("--target-modules", help="as in PEFT: a,b or a regular expression or all-linear (default: q, v)")
+    what.add_argument("--head", type=int, default=0, metavar="N", help="numbers trained outside (default: %(default)s)")
+    what.add_argument("--record", type=Path, metavar="JSON", help="a run's record.json: bound what it trained instead")
+    how = parser.add_argument_group("the loss and the sample")
+    how.add_argument("--n", type=int, default=3668, help="size of the fine-tuning sample (default: %(default)s, MRPC)")
+    how.add_argument("--sigma", type=float, default=0.5, help="sub-Gaussian parameter (default: %(default)s)")
+    how.add_argument("--loss-range", type=float, help="length of the loss's interval (default: 2 sigma)")
+    how.add_argument("--loss-change", type=float, metavar="D", help="a-priori cap of |loss(W) - loss(W0)|")
+    how.add_argument("--choices", type=int, default=1, help="seeds or ranks picked from by data (default: %(default)s)")
+    out = parser.add_argument_group("output")
+    out.add_argument("--json", type=Path, metavar="PATH", help="write the bounds with their assumptions there")
+    out.add_argument("--csv", type=Path, metavar="PATH", help="write the table there")
+    out.add_argument("--latex", action="store_true", help="print table 1 as LaTeX instead")
+    out.add_argument("--typst", action="store_true", help="print table 1 as Typst instead")
+    out.add_argument(
+        "--results", type=Path, metavar="PATH", help="write the report's bounds.json there (all models, stress test)"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from analysis.store import atomic_write_json, atomic_write_text
+
+    if args.latex or args.typst:
+        from theory import symbolic
+
+        print(symbolic.table1_latex() if args.latex else symbolic.table1_typst(), end="")
+        return 0
+    if args.results is not None:
+        return _write_results(args)
+    frame = _record_frame(args) if args.record is not None else _plan_frame(args)
+    shown = frame[["method", "bound", "value", "bits", "vacuous"]] if "method" in frame else frame.iloc[:, :9]
+    print(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    print(f"n = {args.n}, sigma = {args.sigma:g}; in expectation over the sample; vacuous: not below the loss's range")
+    if args.json is not None:
+        atomic_write_json(args.json, {"bounds": frame.astype(object).where(frame.notna(), None).to_dict("records")})
+    if args.csv is not None:
+        atomic_write_text(args.csv, frame.to_csv(index=False))
+    return 0
+
+
+def _plan_frame(args: argparse.Namespace) -> Any:
+    import pandas as pd
+
+    from theory import bounds, layers
+    from theory.methods import METHODS, get_method
+
+    keys = list(METHODS) if args.method == "all" else [get_method(args.method).key]
+    targets = args.target_modules
+    if targets is not None and targets != "all-linear" and all(part.isidentifier() for part in targets.split(",")):
+        targets = targets.split(",")
+    shapes = layers.for_model(args.model, target_modules=targets)
+    frames = []
+    for key in keys:
+        found = bounds.evaluate(
+            shapes,
+            method=key,
+            num_examples=args.n,
+            rank=args.rank,
+            bits=args.bits,
+            links=args.links,
+            head_numbers=args.head,
+            **_common(args),
+        )
+        frame = bounds.bounds_frame(found)
+        frame.insert(0, "method", key)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _record_frame(args: argparse.Namespace) -> Any:
+    from analysis.store import read_json
+    from theory import bounds
+
+    record = read_json(args.record)
+    if not isinstance(record.get("updates"), list):
+        raise ValueError(f"record {str(args.record)!r} must hold a list under 'updates', as finished runs do")
+    return bounds.from_update(record["updates"], num_examples=args.n, **_common(args))
+
+
+def _common(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "sigma": args.sigma,
+        "loss_range": args.loss_range,
+        "loss_change": args.loss_change,
+        "num_choices": args.choices,
+    }
+
+
+def _write_results(args: argparse.Namespace) -> int:
+    from analysis.bound_grid import result
+    from analysis.provenance import provenance
+    from analysis.store import write_result
+
+    found = result(rank=args.rank, bits=args.bits, links=args.links)
+    name = args.results.name if args.results.is_absolute() else args.results.as_posix()
+    command = f"python -m analysis bounds --rank {args.rank} --bits {args.bits:g} --links {args.links} --results {name}"
+    path = write_result(args.results, provenance=provenance(command, [0]), **found)
+    for key, value in found["values"].items():
+        print(f"{key}: {value:.6g}")
+    print(f"written: {path}")
+    return 0
