@@ -1,0 +1,145 @@
+"""What landscapes, curvature and spectra say of one finished run: candidate measures of generalization."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.curvature import hessian, top_eigenvalues
+from analysis.intruders import BasisCache
+from analysis.sharpness import expected_rise, mean_rise, worst_rise
+from analysis.spectra import intruder_counts, intruder_dimensions, spectrum_table
+from analysis.spectral_density import hutchinson
+from analysis.weights_io import LayerUpdate, from_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from analysis.finetune import LoadedRun
+
+__all__ = ["SETTINGS", "adapted_weights", "geometry_of_run", "run_updates", "training_batch"]
+
+SETTINGS: dict[str, Any] = {
+    "version": 1,
+    "examples": 200,
+    "curvature_examples": 100,
+    "relative_radius": 0.05,
+    "sigma": 0.05,
+    "ascent_steps": 6,
+    "samples": 8,
+    "trace_probes": 8,
+    "intruder_count": 10,
+    "intruder_epsilon": 0.5,
+    "seed": 0,
+}
+"""Fixed, so that runs are comparable; written beside the measures."""
+
+
+def training_batch(run: LoadedRun, *, examples: int) -> dict[str, Any]:
+    """Return the first training examples of a run as one batch (the split is already in random order)."""
+    chosen = [run.task.train[i] for i in range(min(examples, len(run.task.train)))]
+    return dict(run.task.collate(chosen))
+
+
+def adapted_weights(model: nn.Module, record: dict[str, Any]) -> list[str] | None:
+    """Name the weights that adapters of this run's configuration would adapt, for a model without adapters.
+
+    Returns:
+        Parameter names for full fine-tuning; None for a model with adapters, whose spaces know them.
+
+    Raises:
+        ValueError: if the model's type has no default targets and the configuration names none.
+    """
+    from adapters.tuner import TARGET_MODULES
+
+    if hasattr(model, "peft_config"):
+        return None
+    targets = record["config"].get("target_modules")
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if not targets and kind not in TARGET_MODULES:
+        raise ValueError(f"target_modules must be given for model type {kind!r}")
+    ends = "|".join(map(re.escape, targets or TARGET_MODULES[kind]))
+    pattern = re.compile(rf"(^|\.)({ends})\.weight$")
+    return [name for name, weight in model.named_parameters() if weight.ndim == 2 and pattern.search(name)]
+
+
+def run_updates(run: LoadedRun) -> list[LayerUpdate]:
+    """Return the updates of a run's adapted weights; for full fine-tuning of the weights adapters would adapt.
+
+    The same matrices for every method, so that sums over matrices compare like with like.
+    """
+    names = adapted_weights(run.model, run.record)
+    kept = None if names is None else {name.removesuffix(".weight") for name in names}
+    return [layer for layer in from_model(run.model, run.base_state) if kept is None or layer.name in kept]
+
+
+def geometry_of_run(run: LoadedRun, *, cache: BasisCache | None = None) -> dict[str, float]:
+    r"""Measure sharpness, curvature and spectra of one run, on the training loss.
+
+    Everything is about the adapted matrices alone. Merged space is W0 + dW for every method. Adapter space is
+    the parameters that the method trains: both factors or B alone; for chains the live link's; for full
+    fine-tuning the matrices themselves. `SETTINGS` holds sizes and radii.
+
+    Args:
+        run: from `analysis.finetune.load_run`.
+        cache: bases of W0, shared by all runs of one base model.
+
+    Returns:
+        For each space S in (adapter, merged): sharpness_worst_S, sharpness_mean_S (rise of the loss at 5 % of the
+        space's norm), hessian_top_S, hessian_top_S_residual, hessian_trace_S, hessian_trace_S_error; then
+        sharpness_expected_merged (row-scaled noise, Flat-LoRA), intruders_authors (k = 10, epsilon = 0.5, left),
+        intruders_paper (all left vectors, epsilon = 0.5), intruders_mean_share (all vectors, averaged over epsilon
+        in (0, 1]), effective_rank, stable_rank, frobenius_ratio (means over matrices).
+    """
+    batch = training_batch(run, examples=SETTINGS["examples"])
+    small = training_batch(run, examples=SETTINGS["curvature_examples"])
+    names = adapted_weights(run.model, run.record)
+    found: dict[str, float] = {}
+    for label in ("adapter", "merged"):
+        space: dict[str, Any] = {"space": label, "names": names}
+        radius, seed = SETTINGS["relative_radius"], SETTINGS["seed"]
+        worst = worst_rise(
+            run.model, batch, relative_radius=radius, ascent_steps=SETTINGS["ascent_steps"], seed=seed, **space
+        )
+        mean = mean_rise(run.model, batch, relative_radius=radius, samples=SETTINGS["samples"], seed=seed, **space)
+        operator = hessian(run.model, small, **space)
+        top = top_eigenvalues(operator, count=1, tolerance=0.01, max_products=40, subspace=7, seed=seed)
+        trace = hutchinson(operator, probes=SETTINGS["trace_probes"], seed=seed)
+        found |= {
+            f"sharpness_worst_{label}": worst.value,
+            f"sharpness_mean_{label}": mean.value,
+            f"hessian_top_{label}": float(top.values[0]) if len(top.values) else float("nan"),
+            f"hessian_top_{label}_residual": float(top.residuals[0]) if len(top.values) else float("nan"),
+            f"hessian_trace_{label}": trace.value,
+            f"hessian_trace_{label}_error": trace.standard_error,
+        }
+    noise = expected_rise(
+        run.model,
+        batch,
+        sigma=SETTINGS["sigma"],
+        samples=SETTINGS["samples"],
+        space="merged",
+        names=names,
+        seed=SETTINGS["seed"],
+    )
+    return found | {"sharpness_expected_merged": noise.value} | spectra_of_run(run, cache=cache)
+
+
+def spectra_of_run(run: LoadedRun, *, cache: BasisCache | None = None) -> dict[str, float]:
+    """Return the part of `geometry_of_run` that needs weights alone."""
+    cache = cache if cache is not None else BasisCache()
+    updates = run_updates(run)
+    epsilon = [SETTINGS["intruder_epsilon"]]
+    authors = intruder_dimensions(updates, convention="authors", count=SETTINGS["intruder_count"], cache=cache)
+    everything = intruder_dimensions(updates, convention="paper", cache=cache)
+    table = spectrum_table(updates, cache=cache)
+    return {
+        "intruders_authors": float(intruder_counts(authors, epsilon)["intruders"].iloc[0]),
+        "intruders_paper": float(intruder_counts(everything, epsilon)["intruders"].iloc[0]),
+        "intruders_mean_share": float(intruder_counts(everything, np.linspace(0.01, 1.0, 100))["share"].mean()),
+        "effective_rank": float(table["effective_rank_update"].mean()),
+        "stable_rank": float(table["stable_rank_update"].mean()),
+        "frobenius_ratio": float(table["frobenius_ratio"].mean()),
+    }

@@ -1,0 +1,100 @@
+"""Measure a folder of finished runs: ``measures.json`` beside each ``record.json``, resumable."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from analysis.intruders import BasisCache
+from analysis.store import atomic_write_json, config_key, read_json
+
+__all__ = ["measure_run", "measure_runs"]
+
+
+@functools.lru_cache(maxsize=1)
+def _cache() -> BasisCache:
+    """Bases of the base models of this process's runs; runs of one base model share them."""
+    return BasisCache(in_memory=256)
+
+
+def measure_run(
+    folder: str | Path, *, data: str | None = None, model: str | None = None, again: bool = False
+) -> dict[str, float] | None:
+    """Measure one run and write ``measures.json`` beside its record.
+
+    Args:
+        folder: the run's folder.
+        data: where the run's data is now; None takes where it was.
+        model: where its base model is now; None takes where it was.
+        again: measure even if there are measures with the same settings.
+
+    Returns:
+        The measures (residuals and standard errors are in the file alone), or None if they were there already.
+
+    Raises:
+        ValueError: if the run cannot be loaded (`analysis.finetune.load_run`).
+    """
+    from analysis.finetune import load_run
+    from analysis.geometry import SETTINGS, geometry_of_run
+
+    path = Path(folder) / "measures.json"
+    key = config_key(SETTINGS)
+    if not again and path.exists() and read_json(path).get("settings_key") == key:
+        return None
+    found = geometry_of_run(load_run(folder, data=data, model=model), cache=_cache())
+    errors = {name: found.pop(name) for name in list(found) if name.endswith(("_residual", "_error"))}
+    lists = {"settings": list(SETTINGS.items()), "uncertainties": list(errors.items())}
+    atomic_write_json(path, {"settings_key": key, **lists, **found})
+    return found
+
+
+def _attempt(folder: Path, data: str | None, model: str | None, again: bool) -> tuple[str, str]:
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        found = measure_run(folder, data=data, model=model, again=again)
+    except ValueError as error:
+        return "failed", f"{folder.name}: {error}"
+    return ("skipped", "") if found is None else ("measured", "")
+
+
+def measure_runs(
+    folder: str | Path, *, jobs: int = 1, data: str | None = None, model: str | None = None, again: bool = False
+) -> dict[str, int]:
+    """Measure every finished run under a folder that kept its weights.
+
+    Args:
+        folder: holds ``KEY/record.json``, at any depth.
+        jobs: processes; None takes the active ``joblib.parallel_config`` (a Dask or Ray cluster).
+        data: as in `measure_run`.
+        model: as in `measure_run`.
+        again: as in `measure_run`.
+
+    Returns:
+        ``{"measured", "skipped", "without weights", "failed"}``: counts of runs. Each failure is printed in one line.
+
+    Raises:
+        ValueError: if there is no finished run, or ``jobs`` is 0.
+    """
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
+
+    if jobs == 0:
+        raise ValueError("jobs must be at least 1, or -1 for every core, got 0")
+    records = sorted(Path(folder).rglob("record.json"))
+    done = [path.parent for path in records if read_json(path).get("status") == "done"]
+    if not done:
+        raise ValueError(f"no finished run under {str(folder)!r}; expected KEY/record.json with status 'done'")
+    ready = [path for path in done if (path / "adapter").is_dir()]
+    summary = {"measured": 0, "skipped": 0, "without weights": len(done) - len(ready), "failed": 0}
+    outcomes = Parallel(n_jobs=jobs, return_as="generator_unordered")(
+        delayed(_attempt)(path, data, model, again) for path in ready
+    )
+    with tqdm(total=len(ready), desc="measure", unit="run") as bar:
+        for outcome, line in outcomes:
+            summary[outcome] += 1
+            if line:
+                bar.write(line)
+            bar.update()
+    return summary
