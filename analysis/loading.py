@@ -87,16 +87,13 @@ def load_run(
 
 def _load_weights(base: torch.nn.Module, folder: Path, *, dense: bool) -> torch.nn.Module:
     if dense:
-        from safetensors.torch import load_file
+        from analysis.models import quiet_transformers
 
-        state: dict[str, torch.Tensor] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            state |= load_file(file)
-        missing, _ = base.load_state_dict(state, strict=False)
-        tied = set(getattr(base, "all_tied_weights_keys", None) or ())
-        if set(missing) - tied:
-            raise ValueError(f"weights {str(folder)!r} lack {sorted(set(missing) - tied)[0]!r}")
-        return base
+        with quiet_transformers():  # save_pretrained may rename weights on the way out; only its own reader knows how
+            loaded, found = type(base).from_pretrained(str(folder), output_loading_info=True)
+        if found["missing_keys"]:
+            raise ValueError(f"weights {str(folder)!r} lack {sorted(found['missing_keys'])[0]!r}")
+        return loaded
     from peft import PeftModel
 
     import adapters  # noqa: F401  (registers the tuner)
