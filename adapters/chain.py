@@ -68,6 +68,10 @@ def merge_and_continue(model: nn.Module, *, optimizer: Optimizer | None = None, 
     link, links = current_link(model, adapter=adapter), getattr(config, "links", 1)
     if link + 1 >= links:
         raise ValueError(f"the chain has links={links} and is at link {link}, its last; it cannot move on")
+    for name, layer in _column_layers(model, adapter):
+        shape = tuple(layer.beyond_column_B[adapter].weight.shape)
+        if shape != (layer.out_features, layer.r[adapter]):
+            raise ValueError(f"B of {name!r} has shape {shape} (sharded by FSDP1?); chains move on under FSDP2 or DDP")
     restarted: list[nn.Parameter] = []
     for _, layer in _column_layers(model, adapter):
         factor = layer.beyond_column_B[adapter].weight

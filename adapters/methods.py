@@ -32,14 +32,22 @@ class Prepared:
     Attributes:
         model: a `peft.PeftModel`, or the model itself for full fine-tuning.
         method: the method as data.
-        optimizer_groups: parameter groups with their learning rates and weight decay.
         callbacks: callbacks for `transformers.Trainer`; a chain's moves happen there.
+        rates: learning rates and weight decay, from which the groups are made.
     """
 
     model: nn.Module
     method: Method
-    optimizer_groups: list[dict[str, Any]]
     callbacks: list[Any] = field(default_factory=list)
+    rates: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def optimizer_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups with learning rates and weight decay, over the model's parameters as they are now.
+
+        FSDP2 replaces parameters, so ask after ``fully_shard``.
+        """
+        return _groups(self.model, **self.rates)
 
     def create_optimizer(self, **arguments) -> torch.optim.AdamW:
         """Return AdamW over the groups; keyword arguments go to `torch.optim.AdamW`."""
@@ -134,8 +142,14 @@ def prepare(
                 name for name, _ in prepared.named_buffers() if name.rpartition(".")[0] in frozen
             ]
     ratio = chosen.lr_ratio if lr_ratio is None else lr_ratio
-    groups = _groups(prepared, heads, learning_rate, head_learning_rate, weight_decay, ratio)
-    return Prepared(model=prepared, method=chosen, optimizer_groups=groups, callbacks=callbacks)
+    rates = {
+        "heads": heads,
+        "learning_rate": learning_rate,
+        "head_learning_rate": head_learning_rate,
+        "weight_decay": weight_decay,
+        "ratio": ratio,
+    }
+    return Prepared(model=prepared, method=chosen, callbacks=callbacks, rates=rates)
 
 
 def _check(method: Method, *, rank, alpha, links, learning_rate, head_learning_rate, weight_decay, lr_ratio, schedule):
@@ -210,7 +224,7 @@ def _check_ranks(model: nn.Module, names: list[str], rank: int) -> None:
             raise ValueError(f"rank={rank} is above in_features={shape[1]} of target module {name!r}")
 
 
-def _groups(model, heads, learning_rate, head_learning_rate, weight_decay, ratio) -> list[dict[str, Any]]:
+def _groups(model, *, heads, learning_rate, head_learning_rate, weight_decay, ratio) -> list[dict[str, Any]]:
     """Group trainable parameters by learning rate and decay, in a fixed order."""
     inside_head = {
         id(p)

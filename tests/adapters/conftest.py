@@ -50,12 +50,12 @@ def inputs(family: str, *, seed: int = 1, batch: int = 3) -> dict[str, torch.Ten
     return {"input_ids": tokens, "labels": labels}
 
 
-@pytest.fixture(name="build")
+@pytest.fixture(name="build", scope="session")
 def build_fixture():
     return build
 
 
-@pytest.fixture(name="inputs")
+@pytest.fixture(name="inputs", scope="session")
 def inputs_fixture():
     return inputs
 
