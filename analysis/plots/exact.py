@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from analysis.plots.style import figure
 from theory.methods import METHODS
@@ -48,7 +49,7 @@ def plot_tightness(frame: pd.DataFrame, *, bounds: Sequence[str] | None = None, 
             ax.plot(part.n, part.ratio, color=color, marker=mark, markersize=2.5, label=name)
     ax.axhline(1.0, color="0.2", linewidth=0.6, linestyle=":")
     ax.set(xscale="log", xlabel="number of examples n", ylabel="bound / true gap")
-    ax.get_figure().legend(loc="outside lower center", ncols=3, **_LEGEND)
+    ax.figure.legend(loc="outside lower center", ncols=3, **_LEGEND)
     return ax
 
 
@@ -110,7 +111,7 @@ def plot_chain(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         )
         ax.plot(part.links, part.merged, color=color, linestyle="--", label=f"{METHODS[key].name}, merged")
     ax.set(xlabel="links k", ylabel="information on S (nats)", ylim=(0, None))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(**_LEGEND)
     return ax
 
