@@ -143,7 +143,7 @@ def sweep(
         folder: where records go; shared by all machines of a cluster.
         key: names a cell by its configuration.
         backend: "loky" (processes here), "dask" or "ray".
-        workers: processes, for "loky" and a local "ray".
+        workers: processes, for "loky" and a local "ray"; one "loky" worker is this process itself.
         scheduler: address of the Dask scheduler or the Ray cluster.
         threads: torch's threads per worker; 0 leaves them alone.
         retry_failed: whether cells recorded as failed are computed again.

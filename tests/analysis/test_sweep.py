@@ -1,0 +1,289 @@
+"""Sweeps lose no finished cell and repeat none, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from analysis.cells import cell_state, claim, run_once
+from analysis.collect import frame
+from analysis.store import RunFailure, atomic_write_json, config_key, read_json
+from analysis.sweep import estimate_seconds, grid, sweep
+
+DRIVER = """
+import os, sys, time
+from pathlib import Path
+from analysis.sweep import sweep
+
+def cell(values, folder):
+    log = Path(values["log"])
+    with log.open("a") as file:
+        file.write(f"start {values['i']} {os.getpid()}\\n")
+    time.sleep(values["seconds"])
+    with log.open("a") as file:
+        file.write(f"end {values['i']} {os.getpid()}\\n")
+    return {"config": dict(values), "timing": {"total_seconds": values["seconds"]}}
+
+folder, log, count, seconds, backend, address = sys.argv[1:]
+cells = [{"i": i, "log": log, "seconds": float(seconds)} for i in range(int(count))]
+if __name__ == "__main__":
+    report = sweep(cells, cell, folder=folder, backend=backend, workers=2, scheduler=address or None, threads=0,
+                   progress=False)
+    print(report)
+"""
+
+CLUSTER = """
+import sys, time
+from distributed import LocalCluster
+if __name__ == "__main__":
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, protocol="tcp")
+    print(cluster.scheduler_address, *[worker.pid for worker in cluster.workers.values()], flush=True)
+    sys.stdin.read()
+    cluster.close()
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path):
+    """Start a sweep of fake cells in a process of its own; everything it started dies with the test."""
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    started: list[subprocess.Popen] = []
+
+    def start(*, count: int, seconds: float, backend: str = "loky", address: str = "") -> subprocess.Popen:
+        words = [tmp_path / "runs", tmp_path / "log", count, seconds, backend, address]
+        process = subprocess.Popen(
+            [sys.executable, str(script), *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def events(folder: Path, kind: str) -> list[tuple[int, int]]:
+    log = folder / "log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(int(line.split()[1]), int(line.split()[2])) for line in lines if line.startswith(kind)]
+
+
+def wait_for(condition, *, seconds: float = 30.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "the sweep did not get there in time"
+        time.sleep(0.02)
+
+
+def assert_each_finished_once(folder: Path, count: int) -> None:
+    ends = Counter(i for i, _ in events(folder, "end"))
+    assert ends == Counter(range(count))
+    records = [read_json(path) for path in (folder / "runs").glob("*/record.json")]
+    assert sorted(record["config"]["i"] for record in records) == list(range(count))
+    assert not list((folder / "runs").rglob("*.tmp"))
+
+
+def test_grid_is_every_combination_in_order():
+    cells = grid({"task": "digits"}, {"method": ["cla", "lora"], "seed": [0, 1, 2]})
+    assert len(cells) == 6
+    assert len({config_key(cell) for cell in cells}) == 6
+    assert cells[1] == {"task": "digits", "method": "cla", "seed": 1}
+    with pytest.raises(ValueError, match="axis 'rank'"):
+        grid({}, {"rank": []})
+
+
+def test_a_failing_cell_is_recorded_with_its_traceback_and_stops_no_other(tmp_path: Path):
+    def cell(values, folder):
+        if values["i"] == 1:
+            raise ZeroDivisionError("one is a bad number")
+        return {"config": dict(values)}
+
+    report = sweep([{"i": i} for i in range(3)], cell, folder=tmp_path, workers=1, threads=0, progress=False)
+    assert (report.total, report.done, len(report.failed)) == (3, 3, 1)
+    record = read_json(tmp_path / report.failed[0] / "record.json")
+    assert record["failure"]["type"] == "ZeroDivisionError"
+    assert "one is a bad number" in record["failure"]["traceback"]
+    assert frame([{**record, "config": {"seed": 0}}])["failure"].tolist() == ["one is a bad number"]
+
+
+def test_a_second_sweep_computes_nothing_and_a_retry_only_what_failed(tmp_path: Path):
+    calls = tmp_path / "calls"
+
+    def cell(values, folder):
+        with calls.open("a") as file:
+            file.write(f"{values['i']}\n")
+        if values["i"] == 0 and len(calls.read_text().split()) <= 2:
+            raise RuntimeError("not yet")
+        return {"config": dict(values)}
+
+    cells = [{"i": i} for i in range(2)]
+    first = sweep(cells, cell, folder=tmp_path / "runs", threads=0, progress=False)
+    again = sweep(cells, cell, folder=tmp_path / "runs", threads=0, progress=False)
+    assert (first.done, len(first.failed), again.skipped, again.done) == (2, 1, 2, 0)
+    retried = sweep(cells, cell, folder=tmp_path / "runs", threads=0, progress=False, retry_failed=True)
+    assert (retried.done, retried.failed) == (1, [])
+    assert sorted(calls.read_text().split()) == ["0", "0", "1"]
+
+
+def test_killed_workers_cost_no_finished_cell(tmp_path: Path, driver):
+    process = driver(count=10, seconds=0.3)
+    for kill in range(2):
+        wait_for(lambda k=kill: len(events(tmp_path, "end")) >= 2 * k + 1)
+        running = [pid for i, pid in events(tmp_path, "start") if i not in {j for j, _ in events(tmp_path, "end")}]
+        os.kill(running[-1], signal.SIGKILL)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert_each_finished_once(tmp_path, 10)
+    assert "restarts=0" not in output
+
+
+def test_a_killed_parent_loses_no_finished_cell_and_its_successor_repeats_none(tmp_path: Path, driver):
+    first = driver(count=10, seconds=0.2)
+    wait_for(lambda: len(events(tmp_path, "end")) >= 3)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    done_before = len(list((tmp_path / "runs").glob("*/record.json")))
+    assert 0 < done_before < 10
+    second = driver(count=10, seconds=0.2)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 0, errors
+    records = list((tmp_path / "runs").glob("*/record.json"))
+    assert len(records) == 10
+    # A cell may end in the instant before its record is written; its computation is then lost, never its record.
+    ends = Counter(i for i, _ in events(tmp_path, "end"))
+    assert set(ends) == set(range(10))
+    assert sum(ends.values()) <= 10 + 2
+
+
+def test_a_parent_killed_alone_leaves_workers_whose_cells_are_not_repeated(tmp_path: Path, driver):
+    first = driver(count=6, seconds=0.8)
+    wait_for(lambda: len(events(tmp_path, "start")) >= 2)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    second = driver(count=6, seconds=0.8)
+    _, errors = second.communicate(timeout=60)
+    os.killpg(first.pid, signal.SIGKILL)
+    assert second.returncode == 0, errors
+    assert_each_finished_once(tmp_path, 6)
+
+
+def test_two_parents_share_one_folder(tmp_path: Path, driver):
+    both = [driver(count=12, seconds=0.1) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert_each_finished_once(tmp_path, 12)
+
+
+def test_a_cell_that_kills_its_worker_is_recorded_and_the_others_go_on(tmp_path: Path):
+    def cell(values, folder):
+        if values["i"] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"config": dict(values)}
+
+    report = sweep([{"i": i} for i in range(3)], cell, folder=tmp_path, workers=2, threads=0, progress=False)
+    assert report.restarts == 3
+    states = [read_json(path)["status"] for path in tmp_path.glob("*/record.json")]
+    assert sorted(states) == ["done", "done", "failed"]
+    assert read_json(tmp_path / report.failed[0] / "record.json")["failure"]["type"] == "WorkerDeath"
+
+
+@pytest.mark.slow
+def test_dask_goes_on_when_a_worker_dies(tmp_path: Path, driver):
+    pytest.importorskip("distributed")
+    script = tmp_path / "cluster.py"
+    script.write_text(CLUSTER)
+    cluster = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        address, *pids = cluster.stdout.readline().split()
+        process = driver(count=8, seconds=0.4, backend="dask", address=address)
+        wait_for(lambda: len(events(tmp_path, "end")) >= 2)
+        workers = {pid for _, pid in events(tmp_path, "start")}
+        assert workers == {int(pid) for pid in pids}
+        os.kill(int(pids[0]), signal.SIGKILL)
+        _, errors = process.communicate(timeout=90)
+        assert process.returncode == 0, errors
+        assert_each_finished_once(tmp_path, 8)
+    finally:
+        cluster.communicate(input="", timeout=30)
+
+
+def test_a_claim_excludes_others_and_dies_with_its_holder(tmp_path: Path):
+    with claim(tmp_path / "cell") as mine:
+        assert mine
+        with claim(tmp_path / "cell") as second:
+            assert not second
+        assert run_once(lambda v, f: {}, {}, folder=tmp_path, key="cell") is None
+    with claim(tmp_path / "cell") as again:
+        assert again
+
+
+def test_a_corrupt_record_is_an_open_cell(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "record.json").write_text('{"status": "done", "me')
+    assert cell_state(tmp_path / "a") == "open"
+    record = run_once(lambda v, f: {"config": dict(v)}, {"i": 1}, folder=tmp_path, key="a")
+    assert record["status"] == "done"
+    assert json.loads((tmp_path / "a" / "record.json").read_text())["config"] == {"i": 1}
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailure, match="No space left on device"):
+        run_once(lambda v, f: {"config": {}}, {}, folder=tmp_path, key="a")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
+
+
+def test_the_estimate_is_the_mean_time_of_finished_cells_over_the_workers(tmp_path: Path):
+    cells = [{"i": i} for i in range(5)]
+    assert estimate_seconds(cells, folder=tmp_path) == (5, None)
+    for cell, seconds in zip(cells, (2.0, 4.0), strict=False):
+        atomic_write_json(
+            tmp_path / config_key(cell) / "record.json", {"status": "done", "timing": {"total_seconds": seconds}}
+        )
+    assert estimate_seconds(cells, folder=tmp_path) == (3, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backend": "slurm"}, "unknown backend 'slurm'; accepted: loky, dask, ray"),
+        ({"workers": 0}, "workers must be at least 1"),
+        ({"backend": "dask"}, "needs its scheduler's address"),
+        ({"scheduler": "tcp://x:1"}, "takes no scheduler"),
+    ],
+)
+def test_bad_arguments_are_named_before_any_work(tmp_path: Path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sweep([{"i": 0}], lambda v, f: {}, folder=tmp_path, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written to"):
+        sweep([{"i": 0}], lambda v, f: {}, folder=tmp_path / "file", progress=False)
