@@ -29,7 +29,16 @@ import numpy as np
 
 from theory.checks import check_choice, check_integer
 
-__all__ = ["ERRATA", "ExactNetwork", "ScalarNetwork", "enumerated", "find_counterexample", "recursed", "violates"]
+__all__ = [
+    "ERRATA",
+    "ExactNetwork",
+    "ScalarNetwork",
+    "enumerated",
+    "find_counterexample",
+    "random_network",
+    "recursed",
+    "violates",
+]
 
 ERRATA = ("E1", "E2", "E3")
 Number = Fraction | int
@@ -52,6 +61,21 @@ class ExactNetwork:
     lipschitz: Sequence[Number]
     offsets: Sequence[Number]
     radius: Number = 1
+
+
+def random_network(depth: int, *, seed: int) -> ExactNetwork:
+    """Draw theorem 1's inputs as fractions of small whole numbers.
+
+    Args:
+        depth: number of layers.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw() -> list[Fraction]:
+        return [Fraction(int(rng.integers(0, 20)), int(rng.integers(1, 9))) for _ in range(depth)]
+
+    return ExactNetwork(base_norms=draw(), update_norms=draw(), lipschitz=draw(), offsets=draw(), radius=draw()[0])
 
 
 def recursed(network: ExactNetwork) -> tuple[Fraction, Fraction]:

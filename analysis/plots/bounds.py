@@ -17,6 +17,8 @@ from theory.models import MODEL_NAMES
 
 __all__ = ["plot_chain_bits", "plot_courses", "plot_ratios", "plot_table1"]
 
+LEGEND = 6.5
+
 
 def plot_table1(
     frame: pd.DataFrame, *, methods: Sequence[str] = ("fft", "lora", "cla", "cola", "c3la"), ax: Axes | None = None
@@ -39,7 +41,7 @@ def plot_table1(
     ax.set(xscale="log", xlim=(0.5, None), xlabel="bound for a loss in [0, 1]", yticks=np.arange(len(labels)))
     ax.set_yticklabels(labels)
     ax.invert_yaxis()
-    ax.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 1), handletextpad=0.1, columnspacing=0.6)
+    ax.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 1), handletextpad=0.1, fontsize=LEGEND)
     return ax
 
 
@@ -70,7 +72,7 @@ def plot_courses(courses: Mapping[str, Sequence[float]], *, ax: Axes | None = No
         ax.plot(np.arange(1, len(course) + 1), course, color=color, label=label)
     ax.axhline(1.0, color="0.2", linewidth=0.6, linestyle=":")
     ax.set(xscale="log", ylim=(0, 1.05), xlabel="step of the search", ylabel="best deviation / its bound")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, fontsize=LEGEND)
     return ax
 
 
@@ -78,12 +80,14 @@ def plot_chain_bits(
     layers: Layers,
     *,
     links: Sequence[int],
-    methods: Sequence[str] = ("cola", "rac", "c3la"),
+    methods: Sequence[str] = ("cola", "c3la"),
     rank: int = 16,
     bits: float = 16,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the bits of a chained update against its links: as table 1 counts (dotted) and the cheapest description.
+
+    The dashed line is the dense matrix, which no update can exceed. RAC-LoRA coincides with c3LA.
 
     Args:
         layers: shapes, or (out_features, in_features) pairs.
@@ -103,5 +107,5 @@ def plot_chain_bits(
         ax.plot(links, [sum(min(one.values()) for one in run) for run in lengths], color=color, label=METHODS[key].name)
     ax.axhline(bits * sum(shape.size for shape in shapes), color="0.2", linewidth=0.6, linestyle="--")
     ax.set(xscale="log", yscale="log", xlabel="links k", ylabel="bits of the update")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, fontsize=LEGEND)
     return ax

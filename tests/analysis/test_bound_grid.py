@@ -44,7 +44,7 @@ def test_small_adapters_are_not_marked():
 def test_errata_table_shows_true_values_above_the_typeset_bound(found):
     table = found["tables"]["errata"]
     true, typeset, mended = (table["columns"].index(name) for name in ("true", "as typeset", "mended"))
-    shown = [row for row in table["rows"] if row[1] != "none found"]
+    shown = [row for row in table["rows"] if row[true] is not None]
     assert len(shown) == 3
     for row in shown:
         assert row[typeset] < row[true] <= row[mended]
@@ -139,7 +139,7 @@ def test_figures_draw_what_they_are_given(found):
     assert len(table.get_yticklabels()) == 22
     plots.plot_ratios(**found["series"]["ratios"])
     courses = plots.plot_courses(found["series"]["courses"])
-    assert len(courses.get_lines()) == len(found["series"]["courses"]) + 1
+    assert len(courses.get_lines()) == len(found["series"]["courses"]) + 1 == 6
     chain = plots.plot_chain_bits(layers.for_model("vit-tiny"), links=[1, 4, 12, 40])
     counted, cheapest = (np.asarray(line.get_ydata(), dtype=float) for line in chain.get_lines()[:2])
     assert (cheapest <= counted).all()

@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theory.errata import ExactNetwork, enumerated, recursed
+from theory.errata import ExactNetwork, enumerated, random_network, recursed
 from theory.perturbation import Network, correction, deviation_log, output_radius_log
-
-
-def random_exact(rng, depth):
-    def draw(low):
-        return [Fraction(int(rng.integers(low, 20)), int(rng.integers(1, 9))) for _ in range(depth)]
-
-    return ExactNetwork(
-        base_norms=draw(0), update_norms=draw(0), lipschitz=draw(1), offsets=draw(0), radius=Fraction(3, 2)
-    )
 
 
 def as_floats(exact, **options):
@@ -33,17 +24,15 @@ def as_floats(exact, **options):
 
 @pytest.mark.parametrize("depth", range(1, 11))
 def test_recursion_and_enumeration_are_equal_in_exact_rationals(depth):
-    rng = np.random.default_rng(depth)
-    for _ in range(3 if depth < 9 else 1):
-        exact = random_exact(rng, depth)
+    for seed in range(3 if depth < 9 else 1):
+        exact = random_network(depth, seed=seed)
         assert recursed(exact) == enumerated(exact)
 
 
 @pytest.mark.parametrize("depth", range(1, 11))
 def test_closed_form_equals_the_exact_recursion(depth):
-    rng = np.random.default_rng(100 + depth)
-    for _ in range(20):
-        exact = random_exact(rng, depth)
+    for seed in range(20):
+        exact = random_network(depth, seed=100 + seed)
         network, update = as_floats(exact, loss_lipschitz=0.5)
         phi = correction(network, update_norms=update)
         # Twenty logarithms of numbers below 40 and one exponential: well within 1e-13.
