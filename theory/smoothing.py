@@ -73,7 +73,7 @@ def cross_entropy_bound(
     bits: float,
     num_classes: int,
     delta: float,
-    alphas: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2),
+    alphas: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
 ) -> SmoothedBound:
     """Certify the smoothed cross-entropy of a predictor that a prefix code names in ``bits`` bits.
 

@@ -1,0 +1,140 @@
+"""What making and checking a certificate share: the same model, the same losses, the same bounds."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from analysis.fingerprints import example_digest, model_fingerprint
+from analysis.short_code import reached_subspace
+from theory.certificates import Grid, cross_entropy_bound, disagreement_bound, occam_bound, smoothed_range
+from theory.checks import check_integer
+from theory.codebook import STANDARD_GRID
+
+if TYPE_CHECKING:
+    from analysis.subspace import Subspace
+    from analysis.tasks import Task
+
+__all__ = [
+    "GRIDS",
+    "all_bounds",
+    "check_task",
+    "count_disagreements",
+    "from_text",
+    "full_precision_bound",
+    "measure",
+    "separate_heldout",
+    "start_of",
+    "to_text",
+]
+
+GRIDS: dict[str, Grid] = {"standard": STANDARD_GRID}
+
+
+def separate_heldout(task: Task, *, overlap: Literal["error", "drop-train", "drop-heldout"] = "error") -> Task:
+    """Make sure that no held-out input is also a training input, by hash of the encoded input.
+
+    Dropping the training examples keeps the publisher's held-out set; they are chosen by looking at the
+    held-out inputs alone, which are independent of the sample, so the rest is i.i.d. from the law given
+    that those inputs do not occur. Dropping the held-out ones leaves the certificate's sample as it was.
+
+    Raises:
+        ValueError: if the splits overlap and ``overlap`` is ``"error"``, or nothing would be left.
+    """
+    train, heldout = ([example_digest(e) for e in split] for split in (task.train, task.heldout))
+    shared = set(train) & set(heldout)
+    if not shared:
+        return task
+    if overlap == "error":
+        raise ValueError(
+            f"task {task.name!r}: {sum(d in shared for d in heldout)} held-out inputs also occur among the training "
+            f"inputs; choose overlap 'drop-train' or 'drop-heldout'"
+        )
+    if overlap == "drop-train":
+        kept = [e for e, digest in zip(task.train, train, strict=True) if digest not in shared]
+        return replace(task, train=kept, overlap=0)
+    if overlap == "drop-heldout":
+        kept = [e for e, digest in zip(task.heldout, heldout, strict=True) if digest not in shared]
+        return replace(task, heldout=kept, overlap=0)
+    raise ValueError(f"overlap must be one of error, drop-train, drop-heldout; got {overlap!r}")
+
+
+def check_task(task: Task) -> None:
+    """Refuse a task that is no classification or has fewer than two examples in a split."""
+    if not task.kind.endswith("classification"):
+        raise ValueError(f"certificates are for classification, got task {task.name!r} of kind {task.kind!r}")
+    check_integer("number of training examples", len(task.train), minimum=2)
+    check_integer("number of held-out examples", len(task.heldout), minimum=2)
+
+
+def start_of(task: Task, choice: Mapping[str, Any]) -> tuple[Subspace, str]:
+    """Rebuild the decoder's model for a choice; return its subspace and the fingerprint of W0 with its head."""
+    from analysis.models import head_modules
+    from analysis.tasks import load_model
+
+    base = load_model(task, seed=choice["seed"])
+    fingerprint = model_fingerprint(base)
+    return reached_subspace(base, choice, heads=head_modules(base, kind=task.kind)), fingerprint
+
+
+def all_bounds(
+    errors: int, probabilities: np.ndarray, *, bits: int, task: Task, delta: float, slack: int
+) -> dict[str, Any]:
+    """Return the certificate's bounds on the 0-1 loss and on the smoothed cross-entropy, each at ``delta``."""
+    n = len(task.train)
+    smoothed = cross_entropy_bound(probabilities, bits=bits, num_classes=task.num_labels, delta=delta)
+    low, high = smoothed_range(smoothed.alpha, num_classes=task.num_labels)
+    return {
+        "zero_one": {
+            "empirical": errors / n,
+            "bound": float(occam_bound(min(errors + slack, n) / n, bits=bits, num_examples=n, delta=delta)),
+        },
+        "cross_entropy": {
+            "empirical": float(smoothed.empirical),
+            "bound": float(smoothed.bound),
+            "alpha": float(smoothed.alpha),
+            "range": [float(low), float(high)],
+            "unit": "nats",
+        },
+    }
+
+
+def measure(subspace: Subspace, values: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Write w into the model and return its errors on both splits and its probability of each true class."""
+    from analysis.evaluation import evaluate
+
+    subspace.write(values)
+    train, heldout = (evaluate(subspace.model, task, split) for split in (task.train, task.heldout))
+    return {
+        "errors": int(train.errors.sum()),
+        "probabilities": np.clip(np.exp(-train.losses), 0.0, 1.0),
+        "heldout_errors": int(heldout.errors.sum()),
+        "heldout_predictions": heldout.predictions,
+    }
+
+
+def full_precision_bound(disagreements: int, errors: int, *, bits: int, task: Task, delta: float, slack: int) -> float:
+    """Carry the certificate over to the unquantised adapter, half of delta for each step."""
+    n, m = len(task.train), len(task.heldout)
+    surrogate = occam_bound(min(errors + slack, n) / n, bits=bits, num_examples=n, delta=delta / 2)
+    disagreement = min(disagreements + slack, m) / m
+    return float(disagreement_bound(surrogate, disagreement, num_unlabelled=m, delta=delta / 2))
+
+
+def count_disagreements(full: Mapping[str, Any], measured: Mapping[str, Any]) -> int:
+    """Count the held-out inputs on which two measured models predict different classes."""
+    return int((full["heldout_predictions"] != measured["heldout_predictions"]).sum())
+
+
+def to_text(w: np.ndarray) -> str:
+    """Write numbers as base64 of little-endian 32-bit floats."""
+    return base64.b64encode(np.asarray(w, dtype="<f4").tobytes()).decode()
+
+
+def from_text(text: str) -> np.ndarray:
+    """Read what :func:`to_text` wrote."""
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)

@@ -1,0 +1,106 @@
+"""``certify``: train a short code, print its certificate, write it as a record."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "fine-tune through a short code and certify the result: a bound on its error for this one run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_data_arguments(parser)
+    choice = parser.add_argument_group("choices the code pays for; give several values to search over them")
+    choice.add_argument("--method", nargs="+", default=["cla"], help="lora, lora+, asym, cla or r-cla")
+    choice.add_argument("--targets", nargs="+", default=["attention"], help="attention or all-linear")
+    choice.add_argument("--rank", nargs="+", type=int, default=[8], help="1, 2, 4, 8, 16 or 32")
+    choice.add_argument("--layers", nargs="+", type=int, default=[0], help="last blocks adapted; 0 for all")
+    choice.add_argument("--seed", nargs="+", type=int, default=[0], help="of the head, the adapter and the subspace")
+    choice.add_argument("--adapter-numbers", nargs="+", type=int, default=[96], help="d of the adapter")
+    choice.add_argument("--head-numbers", nargs="+", type=int, default=[96], help="d of the head")
+    choice.add_argument("--quantizer", nargs="+", default=["uniform"], help="uniform or learned")
+    choice.add_argument("--levels", nargs="+", type=int, default=[2], help="values each number can take")
+    training = parser.add_argument_group("training (free)")
+    training.add_argument("--epochs", type=int, default=4, help="passes in floating point")
+    training.add_argument("--quantized-epochs", type=int, default=8, help="passes through the quantiser")
+    training.add_argument("--batch-size", type=int, default=32)
+    training.add_argument("--learning-rate", type=float, default=0.1)
+    parser.add_argument("--delta", type=float, default=0.05, help="failure probability")
+    parser.add_argument("--slack", type=int, default=0, help="errors added, so that other machines can verify")
+    parser.add_argument(
+        "--overlap",
+        default="error",
+        choices=("error", "drop-train", "drop-heldout"),
+        help="what to do about inputs in both splits",
+    )
+    parser.add_argument("--output", default="certificate.json", help="where the certificate is written")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name data and model, shared with ``verify``."""
+    data = parser.add_argument_group("data and model")
+    data.add_argument("--task", default="digits", help="digits (bundled), custom, or a preset such as trec")
+    data.add_argument("--data", help="a preset's folder in its publisher's format; for custom a file, folder or hub id")
+    data.add_argument("--model", help="base model: local folder or hub id")
+    data.add_argument("--num-train", type=int, help="training examples kept, drawn by seed")
+    data.add_argument("--num-heldout", type=int, help="held-out examples kept, drawn by seed")
+    data.add_argument("--max-length", type=int, default=128, help="tokens per example")
+    data.add_argument("--text", help="column of the text of a custom data set")
+    data.add_argument("--label", help="column of the label of a custom data set")
+    data.add_argument("--split-seed", type=int, default=0, help="seed of the splits")
+
+
+def task_of(args: argparse.Namespace):
+    """Load the task that the options name."""
+    from analysis.tasks import DataOptions, load_task
+
+    options = DataOptions(
+        kind="text-classification" if args.task == "custom" else None,
+        text=args.text,
+        label=args.label,
+        num_train=args.num_train,
+        num_heldout=args.num_heldout,
+        max_length=args.max_length,
+    )
+    return load_task(args.task, data=args.data, model=args.model, seed=args.split_seed, options=options)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Certify, print the table and write the record."""
+    import itertools
+
+    from analysis.certificate_table import certificate_table
+    from analysis.certify import GRIDS, certify
+    from analysis.provenance import provenance
+    from analysis.short_code import TrainingOptions
+    from analysis.store import atomic_write_json, check_writable
+    from theory.checks import check_probability
+
+    check_probability("delta", args.delta)
+    options = TrainingOptions(
+        epochs=args.epochs,
+        quantized_epochs=args.quantized_epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        progress=not args.quiet,
+    )
+    names = list(GRIDS["standard"].options)
+    values = itertools.product(*(getattr(args, name) for name in names))
+    choices = [GRIDS["standard"].check(dict(zip(names, point, strict=True))) for point in values]
+    check_writable(_parent(args.output))
+    certificate = certify(
+        task_of(args), choices, delta=args.delta, options=options, overlap=args.overlap, slack=args.slack
+    )
+    command = f"python -m analysis certify --task {args.task} --method {certificate['choice']['method']}"
+    certificate["provenance"] = provenance(command, [certificate["choice"]["seed"]])
+    print(certificate_table(certificate))
+    path = atomic_write_json(args.output, certificate)
+    print(f"\nwritten to {path}; check it with: python -m analysis verify {path} --task {args.task}")
+    return 0
+
+
+def _parent(path: str):
+    from pathlib import Path
+
+    return Path(path).parent
