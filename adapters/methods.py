@@ -17,7 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.chain import ChainCallback
 from adapters.config import ColumnConfig
-from adapters.layer import FrozenSum, layer_shape
+from adapters.frozen import FrozenSum
+from adapters.layer import layer_shape
 from adapters.linked import LinkedFactor, LinkedLoraConfig, link_layers
 from adapters.tuner import TARGET_MODULES
 from theory.methods import Method, get_method

@@ -276,14 +276,26 @@ def test_adapter_names_are_refused(build, inputs):
 
 def test_quantised_bases_train_and_merge_with_a_warning_for_four_bits(build):
     bnb = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
     base = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     quantised = nn.Sequential(bnb.nn.Linear8bitLt(64, 64, has_fp16_weights=False), bnb.nn.Linear4bit(64, 64))
     quantised.load_state_dict(base.state_dict())
-    model = randomise(get_peft_model(quantised, ColumnConfig(r=4, target_modules=["0", "1"])))
-    model(torch.randn(3, 64)).square().sum().backward()
-    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    quantised = quantised.to("cpu")  # bitsandbytes quantises when weights are moved
+    x = torch.randn(3, 64, requires_grad=True)
+    first = quantised[0](x)
+    model = get_peft_model(quantised, ColumnConfig(method="c3la", r=4, links=2, target_modules=["0", "1"]))
+    randomise(model)
+    want = first + 2 * x[:, :4] @ quantised[0].beyond_column_B["default"].weight.T
+    torch.testing.assert_close(quantised[0](x), want)
+    model(x).square().sum().backward()
+    assert all(p.grad.any() for p in model.parameters() if p.requires_grad)
+    merge_and_continue(model)
+    torch.testing.assert_close(quantised[0](x), want)
+    unmerged = model(x)
     with pytest.warns(UserWarning, match="4-bit base"):
         model.merge_adapter()
+    # Merging re-quantises: 4 bits keep the output to about a tenth.
+    assert (model(x) - unmerged).norm() < 0.2 * unmerged.norm()
 
 
 @pytest.mark.parametrize(
