@@ -64,7 +64,7 @@ def mean_curve(
 
     Returns:
         Columns n, information, individual (per example), gap, sampled_gap, sampled_error, xu-raginsky,
-        individual-sample.
+        individual-sample, excess-individual-sample.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -81,6 +81,7 @@ def mean_curve(
                 "sampled_error": error,
                 "xu-raginsky": model.xu_raginsky(),
                 "individual-sample": model.individual_sample(),
+                "excess-individual-sample": model.excess_individual_sample(),
             }
         )
     return pd.DataFrame(rows)
@@ -110,7 +111,8 @@ def rank_curve(
     Table 1 of arXiv:2606.13767 gives the three the same bound, and least squares gives them the same gap.
 
     Returns:
-        Columns rank, method (cla, cla-last, asym), information, gap, test_risk, xu-raginsky, individual-sample.
+        Columns rank, method (cla, cla-last, asym), information, gap, test_risk, xu-raginsky, individual-sample,
+        excess-individual-sample.
     """
     x, w, rng = _layer(num_examples, in_features, out_features, decay, seed)
     rows = []
@@ -132,6 +134,7 @@ def rank_curve(
                     "test_risk": model.test_risk(),
                     "xu-raginsky": model.xu_raginsky(),
                     "individual-sample": model.individual_sample(),
+                    "excess-individual-sample": model.excess_individual_sample(),
                 }
             )
     return pd.DataFrame(rows)
@@ -277,6 +280,9 @@ def write_exact(path: str | Path, *, repeats: int = 2_000, seed: int = 0) -> Pat
     chain = frames["chain"]
     values["exact/chain/largest-relative-error"] = float((chain.link_sum / chain.information - 1).abs().max())
     mean = frames["mean"]
+    final = mean.iloc[-1]
+    for name in ("xu-raginsky", "individual-sample", "excess-individual-sample"):
+        values[f"exact/mean/{int(final.n)}/{name}"] = float(final[name] / final.gap)
     values["exact/mean/largest-z"] = float(((mean.sampled_gap - mean.gap) / mean.sampled_error).abs().max())
     for row in frames["constants"].itertuples():
         values[f"lipschitz/{row.activation}"] = float(row.lipschitz)

@@ -54,7 +54,7 @@ def plot_tightness(frame: pd.DataFrame, *, bounds: Sequence[str] | None = None, 
 
 
 def plot_rates(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw Gaussian mean estimation: the gap falls as 1/n, the bounds as 1/sqrt(n).
+    """Draw Gaussian mean estimation: the gap falls as 1/n, bounds on the loss as 1/sqrt(n).
 
     Args:
         frame: from ``analysis.exact.mean_curve``; Monte Carlo points with two standard errors if it has them.
@@ -64,6 +64,8 @@ def plot_rates(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     colors = sns.color_palette("colorblind")
     ax.plot(frame.n, frame["xu-raginsky"], color=colors[0], marker="s", markersize=2.5, label="I(W;S), exact law")
     ax.plot(frame.n, frame["individual-sample"], color=colors[2], marker="^", markersize=2.5, label="individual sample")
+    excess = frame["excess-individual-sample"]
+    ax.plot(frame.n, excess, color=colors[3], marker="v", markersize=2.5, label="individual sample, excess loss")
     ax.plot(frame.n, frame.gap, color="0.2", label="true gap")
     if frame.sampled_gap.notna().any():
         error = 2 * frame.sampled_error

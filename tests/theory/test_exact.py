@@ -59,6 +59,9 @@ def test_bounds_cover_the_gap_and_individual_examples_share_the_information(name
     model = MODELS[name](np.random.default_rng(22))
     assert 0 < model.gap() <= model.individual_sample()
     assert model.gap() <= model.xu_raginsky()
+    for reference in (None, np.zeros((model.features.shape[1], model.outputs))):
+        assert model.gap() <= model.excess_individual_sample(reference=reference)
+        assert model.gap() <= model.excess_xu_raginsky(reference=reference)
     assert model.individual_informations().sum() <= model.information() + 1e-9
 
 
@@ -90,6 +93,32 @@ def test_xu_raginsky_cumulant_agrees_with_sampling_of_the_product_measure():
     sampled = min((model.information() + math.log(np.exp(lam * (risk - sample_risk)).mean())) / lam for lam in grid)
     # sampling error of the log-mean-exp at the best lambda is below one per cent
     assert model.xu_raginsky() == pytest.approx(sampled, rel=0.02)
+
+
+@pytest.mark.parametrize("start_from_zero", [True, False])
+def test_excess_loss_cumulant_agrees_with_sampling_of_the_product_measure(start_from_zero):
+    model = MODELS["columns"](np.random.default_rng(33))
+    reference = np.zeros((2, model.outputs)) if start_from_zero else model.estimator @ model.means
+    runs = model.simulate(repeats=200_000, rng=np.random.default_rng(34))
+    noise = np.roll(runs.targets, 1, axis=0) - model.means
+    deviation = (2 * noise * (model.features @ (runs.weights - reference))).sum(2).mean(1)
+    grid = np.linspace(0.05, 6, 120)
+    with np.errstate(over="ignore"):
+        sampled = min((model.information() + math.log(np.exp(lam * deviation).mean())) / lam for lam in grid)
+    # sampling error of the log-mean-exp below the singularity is a few per cent, and the sample mean falls short of it
+    assert model.excess_xu_raginsky(reference=reference) == pytest.approx(sampled, rel=0.05)
+
+
+def test_excess_loss_makes_individual_samples_asymptotically_exact():
+    ratios, losses = [], []
+    for n in (8, 32, 128):
+        model = gaussian_mean(num_examples=n, dimension=2, weight_std=1 / math.sqrt(n))
+        ratios.append(model.excess_individual_sample() / model.gap())
+        losses.append(model.individual_sample() / model.gap())
+    assert ratios == sorted(ratios, reverse=True)
+    assert 1 < ratios[-1] < 1.01
+    # the bound on the loss itself falls as 1 / sqrt n: four times the examples double its ratio
+    assert losses[2] / losses[1] == pytest.approx(2.0, rel=0.1)
 
 
 def test_least_squares_gap_counts_trained_numbers_whatever_the_columns():

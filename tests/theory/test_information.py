@@ -25,6 +25,7 @@ def coin_runs(runs, rows, rng, *, probability=0.5, inverse_temperature=math.inf,
     return (coins != learned[:, None, None]).astype(float), masks, coins.astype(int), learned.astype(int)
 
 
+@settings(deadline=None, derandomize=True)
 @given(p=PROBABILITY, budget=st.floats(min_value=1e-6, max_value=3))
 def test_binary_kl_upper_inverts_binary_kl(p, budget):
     q = variational.binary_kl_upper(p, budget)
@@ -34,6 +35,7 @@ def test_binary_kl_upper_inverts_binary_kl(p, budget):
     assert q <= min(1.0, p + math.sqrt(budget / 2)) + 1e-9  # Pinsker
 
 
+@settings(deadline=None, derandomize=True)
 @given(value=INFORMATION)
 def test_binary_form_is_never_above_the_root_and_never_above_one(value):
     binary = information.ld_mi(value, form="binary")
@@ -42,7 +44,7 @@ def test_binary_form_is_never_above_the_root_and_never_above_one(value):
         assert variational.binary_kl((1 + binary) / 2, 0.5) == pytest.approx(value, rel=1e-6, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(value=INFORMATION, share=st.floats(min_value=0.01, max_value=1))
 def test_magnitudes_only_help(value, share):
     refined = information.ld_mi(value, form="magnitude", magnitudes=[0.0, 1.0], weights=[1 - share, share])
@@ -51,7 +53,7 @@ def test_magnitudes_only_help(value, share):
         assert refined == pytest.approx(information.ld_mi(value, form="binary"), abs=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(risk=PROBABILITY, value=INFORMATION)
 def test_fast_rate_is_the_best_of_the_admissible_constants(risk, value):
     bound = information.fast_rate(risk, value)
