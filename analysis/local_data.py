@@ -68,6 +68,8 @@ def _read_file(path: Path, encoding: str) -> Dataset:
                 **kwargs,
             )
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
+        if "corresponds to no data" in str(error):
+            raise ValueError(f"file {str(path)!r} has no rows") from None
         raise ValueError(f"file {str(path)!r} cannot be read as {path.suffix[1:]}: {_root_cause(error)}") from None
     return loaded
 

@@ -148,8 +148,10 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> tor
         "causal-lm": transformers.AutoModelForCausalLM,
     }[kind]
     kwargs: dict[str, Any] = {"dtype": torch.float32}
+    if kind != "causal-lm":
+        kwargs["ignore_mismatched_sizes"] = True
     if kind in ("image-classification", "text-classification", "regression"):
-        kwargs |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
+        kwargs["num_labels"] = num_labels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -158,7 +160,7 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> tor
             if "Unrecognized configuration class" not in str(error):
                 raise
             raise ValueError(f"model {spec!r} has no head for {kind} tasks; give another model") from None
-    if model.config.get_text_config().pad_token_id is None and kind != "image-classification":
+    if kind != "image-classification" and model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = load_tokenizer(spec).pad_token_id
     model.missing_keys = sorted(info["missing_keys"])
     return model.eval()

@@ -61,7 +61,8 @@ SETTINGS: dict[str, Settings] = {
         epochs=3,
         links=3,
         max_length=64,
-        source="this project, for small BERT encoders; chosen on a split carved from the training examples",
+        source="this project, for small BERT encoders; rates chosen between 1e-3 and 3e-3 (full: 5e-5, 1e-4, 2e-4) by "
+        "the loss on a quarter carved out of 2,000 TREC training questions after 2 epochs, never on held-out ones",
     ),
     "roberta": Settings(
         learning_rate=3e-4,

@@ -136,9 +136,9 @@ def write_tiny_model(name: str, folder: str | Path, *, seed: int = 0) -> Path:
     with quiet_transformers():
         model.save_pretrained(str(folder))
     if name.startswith("vit"):
-        from transformers import ViTImageProcessor
+        from transformers import ViTImageProcessorPil
 
-        ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(str(folder))
+        ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(str(folder))
     else:
         decoder = name in ("tinyllama-1.1b", "llama3-8b", "deepseek-coder-1.3b", "gpt2-small")
         _tokenizer(encoder=not decoder).save_pretrained(str(folder))
