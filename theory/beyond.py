@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 
 from theory.checks import check_integer, check_number
+from theory.occam import occam_bound
 from theory.perturbation import Phi
 from theory.records import Bound, exp_or_inf
 from theory.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
 
-__all__ = ["direct", "excess", "gauge_fixed_numbers", "information", "log2_binomial", "perturbation"]
+__all__ = ["certificate", "direct", "excess", "gauge_fixed_numbers", "information", "log2_binomial", "perturbation"]
 
 ADAPTERS = "lemma on adapters, arXiv:2402.16842, from theorem 1 of arXiv:1705.07809"
 INDEPENDENT = "the pretrained weights, and every frozen or random factor, were fixed independently of the sample"
@@ -179,6 +180,41 @@ def perturbation(
         ),
         loss_range=resolve_range(loss_range, sigma),
         measured=measured,
+    )
+
+
+def certificate(
+    bits: float, *, empirical_risk: float, num_examples: int, delta: float, loss_range: float = 1.0
+) -> Bound:
+    r"""Bound the risk of one run with high probability: the same count of bits in the Occam form.
+
+    Statement: :math:`kl(\hat R \| R) \le (b \ln 2 + \ln(1/\delta))/n`, see ``theory.occam.occam_bound``. Unlike the
+    other bounds it speaks of the risk itself, of the run at hand, and needs a bounded loss.
+
+    Args:
+        bits: length of the run's word in a prefix code fixed before the sample; q X bits are such a word.
+        empirical_risk: mean loss on the sample of the network that the word decodes to.
+        num_examples: n.
+        delta: probability of failure.
+        loss_range: the loss lies in [0, loss_range].
+
+    Raises:
+        ValueError: if delta is not strictly between 0 and 1, or the range is infinite, or a number out of range.
+
+    >>> round(certificate(800, empirical_risk=0.1, num_examples=5452, delta=0.05).value, 4)
+    0.2849
+    """
+    risk = occam_bound(empirical_risk, bits=bits, num_examples=num_examples, delta=delta, loss_range=loss_range)
+    return Bound(
+        name="certificate",
+        value=float(risk),
+        kind="high-probability",
+        confidence=1 - delta,
+        source="Occam bound, Langford, JMLR 6 (2005)",
+        assumptions=("the code was fixed before the sample", "the loss lies in [0, loss_range]"),
+        loss_range=loss_range,
+        measured=("empirical_risk",),
+        bits=bits,
     )
 
 

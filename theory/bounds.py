@@ -1,11 +1,22 @@
 """The public face of the bounds: every one of them, under one name.
 
+====================  =======================================================================================
+``table1``            table 1 of arXiv:2606.13767, with or without its correction term Phi_W0
+``correction``        theorem 1's Phi_dW and Phi_W0 in closed form; ``perturbation`` is the bound they give
+``information``       sigma sqrt(2 I / n)
+``direct``            the same with I at most the bits of the update, for the fine-tuned network itself
+``excess``            min(sigma, D) sqrt(2 I / n), D a cap of the change in loss over W0; ``deviation_log`` gives D
+``certificate``       one run, with high probability; ``theory.occam`` and ``theory.pac_bayes`` hold its kin
+``evaluate``          all of them for a method on given layers, before training
+``from_update``       all of them for what was really trained, as a data frame; ``update_bounds`` as records
+====================  =======================================================================================
+
 >>> from theory import bounds
 >>> round(bounds.table1([(768, 768)] * 24, method="cla", num_examples=3668).value, 1)
 21.1
 """
 
-from theory.beyond import direct, excess, gauge_fixed_numbers, information, log2_binomial, perturbation
+from theory.beyond import certificate, direct, excess, gauge_fixed_numbers, information, log2_binomial, perturbation
 from theory.description import description_bits, plan
 from theory.perturbation import Network, Phi, correction, deviation_log
 from theory.records import Bound, UpdateRecord, bounds_frame
@@ -18,6 +29,7 @@ __all__ = [
     "Phi",
     "UpdateRecord",
     "bounds_frame",
+    "certificate",
     "correction",
     "description_bits",
     "deviation_log",

@@ -33,11 +33,11 @@ __all__ = [
     "typst",
 ]
 
-C, LOSS, SIGMA, R, Q, K, N, BITS, CHANGE = sp.symbols("C Lambda sigma r q k N b D", positive=True)
-PHI_BASE, INFORMATION, ROWS, COLUMNS, SUPPORT = sp.symbols("Phi_W0 I n m S", positive=True)
+C, LOSS, SIGMA, R, Q, K, N, BITS, CHANGE, DELTA = sp.symbols("C Lambda sigma r q k N b D delta", positive=True)
+PHI_BASE, INFORMATION = sp.symbols("Phi_W0 I", positive=True)
 DEPTH = sp.Symbol("L", integer=True, positive=True)
 LAYER, FROM = sp.symbols("l s", integer=True)
-M, OUT, A, D, Z, LIP = (sp.IndexedBase(name, positive=True) for name in ("m", "n", "a", "d", "z", "lambda"))
+M, OUT, SUPPORT, A, D, Z, LIP = (sp.IndexedBase(name, positive=True) for name in ("m", "n", "S", *"adz", "lambda"))
 
 
 def phi_closed(branch: str = "update", *, depth: Any = DEPTH) -> sp.Expr:
@@ -203,7 +203,7 @@ def statements() -> tuple[Statement, ...]:
             key="support",
             left_latex=bits[0],
             left_typst=bits[1],
-            right=Q * sp.Sum(sp.IndexedBase("S", positive=True)[LAYER] * OUT[LAYER], (LAYER, 1, DEPTH)),
+            right=Q * sp.Sum(SUPPORT[LAYER] * OUT[LAYER], (LAYER, 1, DEPTH)),
             source="S_l columns of layer l can change",
         ),
         Statement(
@@ -212,6 +212,13 @@ def statements() -> tuple[Statement, ...]:
             left_typst=bits[1],
             right=sp.Sum(gauge, (LAYER, 1, DEPTH)),
             source="B A = (B M)(M^-1 A)",
+        ),
+        Statement(
+            key="certificate",
+            left_latex=r"\mathrm{kl}(\hat R \,\|\, R)",
+            left_typst='"kl"(hat(R) || R)',
+            right=(BITS * sp.log(2) + sp.log(1 / DELTA)) / N,
+            source="Occam bound, Langford, JMLR 6 (2005)",
         ),
     )
 

@@ -152,7 +152,10 @@ def table1_from_bits(
         assumptions += ("Phi_W0 is left out: as derived in the paper it bounds the network without its backbone",)
     else:
         name, log_value = "table1", log_add(root, phi.log_base)
-        assumptions += ("the network is feed-forward, as in theorem 1, with inputs within the radius",)
+        assumptions += (
+            "the network is feed-forward, as in theorem 1, with inputs within the radius",
+            "Phi_W0 is its mean over runs, or taken at norms that no run exceeds",
+        )
     return Bound(
         name=name,
         log_value=log_value,

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from numpy.typing import ArrayLike
 
 from theory.beyond import direct, excess, loss_change_from_log, perturbation
-from theory.checks import check_integer, check_norms, check_number
+from theory.checks import check_choice, check_integer, check_norms, check_number
 from theory.description import check_record, description_bits, plan
 from theory.layers import Layers
 from theory.methods import Method
@@ -21,6 +21,7 @@ __all__ = ["evaluate", "from_update", "update_bounds"]
 
 MERGED = "the merged weights are stored in the stated bits"
 GAUGE = "the update is quantised after its gauge is fixed, and that network is the one evaluated"
+MEASURABLE = ("merged_norms", "base_input_norms", "merged_input_norms", "selected_norms")
 DIAGNOSTIC = "the norms were measured on this run: a diagnostic, unless they were enforced in training"
 
 
@@ -71,13 +72,14 @@ def update_bounds(
     loss_change: float | None = None,
     network: Network | None = None,
     update_norms: ArrayLike | None = None,
+    input_norms: Mapping[str, ArrayLike] | None = None,
 ) -> tuple[Bound, ...]:
     """Evaluate every bound for what a run really trained.
 
     Names: ``table1-root`` (the paper's count: adapter numbers alone), ``direct`` (with head, side information
     and choices), ``support``, ``gauge-fixed``, ``cheapest`` (per matrix the shortest description); with
     ``loss_change`` also ``excess``; with ``network`` also ``table1``, ``perturbation``, ``excess-network`` and,
-    from the measured norms of W0 + dW, ``excess-merged``.
+    from the measured norms of W0 + dW and of the layers' inputs, ``excess-measured``.
 
     Args:
         records: from ``adapters.describe``; see ``theory.records.UpdateRecord``.
@@ -91,6 +93,9 @@ def update_bounds(
             record with nothing trained). Transformers are none: pass ``loss_change``.
         update_norms: caps of |dW_l|_2 enforced in training, one per record; without them the measured norms
             enter and the bounds that use them are marked as measured.
+        input_norms: measured norms of the layers' inputs for ``excess-measured``, under the names of
+            ``theory.perturbation.deviation_log``: ``base_input_norms``, ``merged_input_norms`` and, for column
+            methods, ``selected_norms``.
 
     Returns:
         One ``Bound`` per name.
@@ -115,14 +120,17 @@ def update_bounds(
             if record["norm_update"] > cap:
                 raise ValueError(f"update_norms must hold caps, got {cap} below norm_update of {record['name']}")
     found += _network_bounds(checked, setting, network, norms, measured, bits)
-    change = deviation_log(network, update_norms=trained, merged_norms=[record["norm_merged"] for record in checked])
+    known = {"merged_norms": [record["norm_merged"] for record in checked], **(input_norms or {})}
+    for name in known:
+        check_choice("input_norms", name, MEASURABLE)
+    change = deviation_log(network, update_norms=trained, **known)
     return (
         *found,
         excess(
             bits,
             loss_change=loss_change_from_log(change, loss_lipschitz=network.loss_lipschitz),
-            name="excess-merged",
-            measured=("norm_update", "norm_merged"),
+            name="excess-measured",
+            measured=("norm_update", *known),
             assumptions=(DIAGNOSTIC,),
             **setting,
         ),

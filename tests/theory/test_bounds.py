@@ -160,6 +160,30 @@ def test_information_and_bits_agree():
     assert by_bits == pytest.approx(0.3 * math.sqrt(2 * nats / 77))
 
 
+@pytest.mark.parametrize("kept", [1, 4, 16])
+def test_column_energy_gains_what_the_selected_share_of_a_bounded_activation_leaves(kept):
+    """|h_i| <= 1 a priori (tanh): |h_S| <= sqrt(r) where |h| <= sqrt(m), so cLA's D shrinks by sqrt(r / m)."""
+    width = 16
+    network = bounds.Network(base_norms=[1.0], radius=math.sqrt(width))
+    whole = bounds.deviation_log(network, update_norms=[0.1])
+    selected = bounds.deviation_log(network, update_norms=[0.1], selected_norms=[math.sqrt(kept)])
+    assert math.exp(selected - whole) == pytest.approx(math.sqrt(kept / width))
+
+
+def test_certificate_is_a_high_probability_bound_on_the_risk_and_needs_a_bounded_loss():
+    found = bounds.certificate(500, empirical_risk=0.05, num_examples=5452, delta=0.05)
+    assert (found.kind, found.confidence, found.vacuous) == ("high-probability", 0.95, False)
+    # Pinsker: R <= Rhat + sqrt((b ln2 + ln(1/delta)) / (2n)), never better than the inversion.
+    pinsker = 0.05 + math.sqrt((500 * math.log(2) + math.log(20)) / (2 * 5452))
+    assert 0.05 < found.value < pinsker
+    counted = 16 * bounds.method_numbers(ROBERTA, method="cla", rank=16)
+    assert bounds.certificate(counted, empirical_risk=0.05, num_examples=3668, delta=0.05).vacuous
+    with pytest.raises(ValueError, match=r"loss_range must be a finite number above 0, got inf"):
+        bounds.certificate(1, empirical_risk=0.1, num_examples=9, delta=0.1, loss_range=math.inf)
+    with pytest.raises(ValueError, match=r"delta must lie strictly between 0 and 1, got 1.0"):
+        bounds.certificate(1, empirical_risk=0.1, num_examples=9, delta=1.0)
+
+
 def test_llama3_all_methods_all_bounds_within_fifty_milliseconds():
     network = bounds.Network(base_norms=np.full(64, 3.0), radius=10.0)
 

@@ -99,7 +99,7 @@ def test_network_rows_use_the_measured_norms_and_say_so():
     records[1] |= {"in_features": 8, "numbers_trained": 64}
     network = bounds.Network(base_norms=[2.0, 2.0], radius=0.15, loss_lipschitz=0.5)
     frame = bounds.from_update(records, num_examples=10**6, network=network).set_index("bound")
-    assert list(frame.index[-4:]) == ["table1", "perturbation", "excess-network", "excess-merged"]
+    assert list(frame.index[-4:]) == ["table1", "perturbation", "excess-network", "excess-measured"]
     # Phi_dW = 2 * 0.5 * 0.15 (2.5^2 - 2^2), Phi_W0 = 0.15 (2.5^2 - 0.5^2).
     assert frame.loc["perturbation", "value"] == pytest.approx(0.15 * 2.25)
     root = frame.loc["table1-root", "value"]
@@ -107,12 +107,28 @@ def test_network_rows_use_the_measured_norms_and_say_so():
     assert frame.loc["perturbation", "measured"] == "norm_update"
     # With |W0 + dW| = 2.2: D = 0.5 * 0.15 (2 * 0.5 + 0.5 * 2.2), where the merged norm replaces 2.5.
     change = 0.5 * 0.15 * (2.0 * 0.5 + 0.5 * 2.2)
-    bits = frame.loc["excess-merged", "bits"]
+    bits = frame.loc["excess-measured", "bits"]
     expected = change * math.sqrt(2 * math.log(2) * bits / 10**6)
-    assert frame.loc["excess-merged", "value"] == pytest.approx(min(expected, 2 * change))
+    assert frame.loc["excess-measured", "value"] == pytest.approx(min(expected, 2 * change))
     capped = bounds.from_update(records, num_examples=10**6, network=network, update_norms=0.6).set_index("bound")
     assert capped.loc["perturbation", "measured"] == ""
     assert capped.loc["perturbation", "value"] > frame.loc["perturbation", "value"]
+
+
+def test_measured_inputs_tighten_the_diagnostic_and_are_named():
+    records = [record(name=name, out_features=8, in_features=8, numbers_trained=64) for name in "ab"]
+    network = bounds.Network(base_norms=[2.0, 2.0], radius=0.15, loss_lipschitz=0.5)
+    setting = {"num_examples": 10**6, "network": network}
+    loose = {one.name: one for one in bounds.update_bounds(records, **setting)}
+    inputs = {"merged_input_norms": [0.15, 0.2], "selected_norms": [0.05, 0.06]}
+    tight = {one.name: one for one in bounds.update_bounds(records, input_norms=inputs, **setting)}
+    assert tight["excess-measured"].value < loose["excess-measured"].value < loose["excess-network"].value * 1.0001
+    assert tight["excess-measured"].measured == ("norm_update", "merged_norms", *inputs)
+    # By hand: D = 0.5 (2 * 0.5 * 0.05 + 0.5 * 0.06), times sqrt(2 I / n).
+    scale = math.sqrt(2 * math.log(2) * tight["excess-measured"].bits / 10**6)
+    assert tight["excess-measured"].value == pytest.approx(0.5 * 0.08 * min(scale, 2))
+    with pytest.raises(ValueError, match=r"input_norms must be one of .*; got 'output_norms'"):
+        bounds.update_bounds(records, input_norms={"output_norms": [1.0, 1.0]}, **setting)
 
 
 def test_frame_has_one_row_per_bound_and_the_promised_columns():
