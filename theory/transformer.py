@@ -204,6 +204,10 @@ def transformer_perturbation(
     Theorem 1 reads G(W0+dW) <= G(W0) + 2 L * difference. The embedding and the norms are taken as not trained; the
     output is one token's state (classification token, last token, or a mean over tokens: the bound holds for each).
 
+    How loose it is: without ``least_spread`` a norm costs 1/sqrt(epsilon), and with the epsilon of BERT or ViT (1e-12)
+    practically every update meets the cap, twice the radius of the last norm. With spreads measured on data one small
+    block is bounded within a factor of about twenty in the tests, and depth multiplies that.
+
     Args:
         blocks: in order; at least one.
         radius: largest Euclidean norm of an embedded token (positions included). For BERT it is that of the

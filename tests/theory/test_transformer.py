@@ -189,6 +189,13 @@ def test_the_bound_vanishes_with_the_update_and_grows_with_it(kind):
     assert values[2] / values[1] == pytest.approx(100, rel=0.01)
 
 
+@pytest.mark.parametrize("kind", ["vit", "llama"])
+def test_a_large_update_meets_the_cap_of_the_final_norm_and_no_more(kind):
+    network = Network(kind, np.random.default_rng(15), size=1e6)
+    cap = 2 * math.sqrt(WIDTH)
+    assert 0.999 * cap < network.bound(2.0).difference <= cap
+
+
 def test_one_linear_map_with_aligned_update_attains_its_bound():
     weight, update = np.diag([2.0, 1.0]), np.diag([0.5, 0.0])
     step = Projection.of(weight, update).apply(Signal(difference=0.0, base=3.0, updated=3.0))
