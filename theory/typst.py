@@ -51,8 +51,9 @@ class _TypstPrinter(Printer):
         if any(isinstance(one, sp.Pow) and one.exp in (sp.S.Half, -sp.S.Half) for one in expr.args):
             return f"sqrt({self._print(expr**2)})"
         numerator, denominator = sp.fraction(expr)
-        top = " ".join(self._inside(factor, PRECEDENCE["Mul"]) for factor in _in_order(numerator))
-        return top if denominator == 1 else f"frac({top}, {self._print(denominator)})"
+        if denominator != 1:
+            return f"frac({self._print(numerator)}, {self._print(denominator)})"
+        return " ".join(self._inside(factor, PRECEDENCE["Mul"]) for factor in _in_order(numerator))
 
     def _print_Pow(self, expr: sp.Pow) -> str:
         if expr.exp == sp.Rational(1, 2):

@@ -128,6 +128,8 @@ def test_gauge_fixed_statement_evaluates_to_the_counted_bits():
         ((sp.Symbol("a") + 1) ** 2, "(a + 1)^(2)"),
         (sp.Symbol("Phi_W0"), "Phi_(W 0)"),
         (1 / sp.Symbol("n"), "frac(1, n)"),
+        ((sp.Symbol("a") + 2) / sp.Symbol("n"), "frac(a + 2, n)"),
+        (-(sp.Symbol("a") + 2) / sp.Symbol("n"), "frac(-a - 2, n)"),
     ],
 )
 def test_typst_of_small_expressions(expression, expected):
