@@ -58,7 +58,10 @@ def figure(
         The figure and its axes (an array when there are several), as ``plt.subplots`` does.
     """
     with mpl.rc_context(_STYLE):
-        return plt.subplots(rows, columns, figsize=(width, height), **kwargs)
+        made = plt.subplots(rows, columns, figsize=(width, height), **kwargs)
+        interactive = mpl.is_interactive()  # the first figure may start a notebook's backend, which sets this
+    mpl.interactive(interactive)
+    return made
 
 
 def save(fig: Figure, path: str | Path) -> Path:
