@@ -19,7 +19,16 @@ from analysis.store import read_json
 from theory.bounds import from_update
 from theory.perturbation import Network
 
-__all__ = ["DESIGN", "LOSSES", "bound_columns", "candidates", "comparison_frame", "norm_columns", "read_runs"]
+__all__ = [
+    "DESIGN",
+    "LOSSES",
+    "bound_columns",
+    "candidates",
+    "comparison_frame",
+    "join_measures",
+    "norm_columns",
+    "read_runs",
+]
 
 DESIGN = ("task", "method", "rank", "links", "seed")
 LOSSES = ("cross_entropy", "zero_one", "squared_error")
@@ -179,6 +188,37 @@ def comparison_frame(folders: Iterable[str | Path]) -> pd.DataFrame:
     frame = pd.DataFrame(rows).set_index("key")
     frame.attrs["failed"] = failed
     return frame
+
+
+def join_measures(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """Add measures that belong to a configuration rather than a run: ld-MI and CMI estimates, code lengths.
+
+    Args:
+        frame: from :func:`comparison_frame`.
+        path: a CSV file with one or more of the design columns (task, method, rank, links, seed) and any number of
+            numeric columns, which become ``<file's stem>/<column>``.
+
+    Returns:
+        The frame with the new columns; NaN where the file has no row for a run's configuration.
+
+    Raises:
+        ValueError: if the file is missing, shares no design column, holds no other column, or two rows for one
+            configuration.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no table of measures at {str(path)!r}")
+    table = pd.read_csv(path)
+    shared = [column for column in DESIGN if column in table.columns]
+    measures = [column for column in table.columns if column not in DESIGN]
+    if not shared or not measures:
+        raise ValueError(f"{path.name} must hold a design column ({', '.join(DESIGN)}) and a measure beside it")
+    if table.duplicated(subset=shared).any():
+        raise ValueError(f"{path.name} has two rows for one combination of {', '.join(shared)}")
+    table = table.rename(columns={column: f"{path.stem}/{column}" for column in measures})
+    joined = frame.reset_index().merge(table, on=shared, how="left").set_index("key")
+    joined.attrs = frame.attrs
+    return joined
 
 
 def candidates(frame: pd.DataFrame, *, min_runs: int = 3) -> list[str]:

@@ -14,6 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--published", action="store_true", help="compare the paper's own table 3 with the order of its bounds instead"
     )
+    parser.add_argument(
+        "--join", nargs="*", type=Path, default=[], metavar="CSV",
+        help="tables of measures per configuration (ld-MI, CMI, code lengths) with columns method, rank, links ...",
+    )  # fmt: skip
     parser.add_argument("--results", type=Path, metavar="JSON", help="write the tables there")
     parser.add_argument("--replicates", type=int, default=1000, help="bootstrap samples (default: %(default)s)")
     parser.add_argument("--permutations", type=int, default=999, help="shuffles of the null (default: %(default)s)")
@@ -24,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from analysis.claim import published_result, result
-    from analysis.compare import comparison_frame
+    from analysis.compare import comparison_frame, join_measures
     from analysis.provenance import provenance
     from analysis.published import generalization_error
     from analysis.store import write_result
@@ -42,10 +46,13 @@ def main(args: argparse.Namespace) -> int:
             print(f"{key}: {value:.4g}")
     else:
         frame = comparison_frame(args.runs)
+        for path in args.join:
+            frame = join_measures(frame, path)
         found = result(frame, replicates=args.replicates, permutations=args.permutations, seed=args.seed)
         folders = " ".join(map(_shown, args.runs))
         sizes = f"--replicates {args.replicates} --permutations {args.permutations}"
-        command = f"python -m analysis compare {folders} {sizes} --seed {args.seed}"
+        join = " ".join(["--join", *map(_shown, args.join), ""]) if args.join else ""
+        command = f"python -m analysis compare {folders} {join}{sizes} --seed {args.seed}"
         _print(found, top=args.top)
     if args.results is not None:
         path = write_result(

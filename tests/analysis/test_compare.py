@@ -10,7 +10,7 @@ import pytest
 from analysis.agreement_table import Comparison
 from analysis.claim import compare_task, judge_claim, published_result, result, rival_columns
 from analysis.cli import main
-from analysis.compare import bound_columns, candidates, comparison_frame, norm_columns, read_runs
+from analysis.compare import bound_columns, candidates, comparison_frame, join_measures, norm_columns, read_runs
 from analysis.published import generalization_error
 from analysis.store import atomic_write_json, read_json
 from theory.bounds import from_update
@@ -107,6 +107,22 @@ def test_norms_are_of_the_adapted_matrices_alone():
     assert columns["norm/relative_sum"] == 0.25
     assert columns["norm/log_growth"] == pytest.approx(np.log(1.25))
     assert columns["norm/log_merged"] == pytest.approx(np.log(2.25))
+
+
+def test_measures_of_a_configuration_reach_all_its_seeds(tmp_path):
+    write_world(tmp_path / "runs", follow="bound")
+    frame = comparison_frame([tmp_path / "runs"])
+    table = tmp_path / "information.csv"
+    table.write_text("method,rank,links,ld_mi\ncla,1,1,0.25\nc3la,2,3,0.5\n")
+    joined = join_measures(frame, table)["information/ld_mi"]
+    assert joined.notna().sum() == 6
+    assert set(joined[frame["method"] == "cla"].dropna()) == {0.25}
+    assert joined.index.equals(frame.index)
+    table.write_text("method,ld_mi\ncla,1\ncla,2\n")
+    with pytest.raises(ValueError, match="two rows for one combination of method"):
+        join_measures(frame, table)
+    with pytest.raises(ValueError, match="no table of measures"):
+        join_measures(frame, tmp_path / "missing.csv")
 
 
 def test_failed_and_repeated_runs_are_told_apart(tmp_path):
