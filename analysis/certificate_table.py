@@ -29,6 +29,8 @@ def _rows(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "prior", f"W0 {c['base']['sha256'][:12]}, seed {c['choice']['seed']}, grid {c['grid']['name']!r}"
     yield "choices paid for", paid_choices(c)
     yield "free", FREE
+    for position, assumption in enumerate(c["assumptions"], start=1):
+        yield f"assumption {position}", assumption
     for part, bits in code["bits_by_part"].items():
         yield f"  bits: {part}", f"{bits:.1f}"
     yield "code length", f"{code['bits']} bits ({code['bits'] // 8} bytes) for {code['numbers']} numbers"

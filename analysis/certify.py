@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 __all__ = ["GRIDS", "Check", "certify", "separate_heldout", "verify"]
 
 
+ASSUMPTIONS = (
+    "the sample is drawn i.i.d. from the law that the guarantee is about; a held-out set of another law tests less",
+    "W0, the seeds, the grid and the coder were fixed without looking at the sample",
+)
+
+
 def _majority(task: Task) -> float:
     counts = Counter(int(example["labels"]) for example in task.train)
     return 1 - max(counts.values()) / len(task.train)
@@ -124,6 +130,7 @@ def _candidate(
         "code": {"base64": base64.b64encode(word).decode(), "sha256": hashlib.sha256(word).hexdigest(), "bits": bits,
                  "bits_by_part": parts, "numbers": sum(choice[f"{group}_numbers"] for group in GROUPS)},
         "delta": delta,
+        "assumptions": list(ASSUMPTIONS),
         "empirical": {"errors": measured["errors"], "slack": slack, "error": measured["errors"] / n},
         "bounds": bounds,
         "bound": bounds["zero_one"]["bound"],
