@@ -116,7 +116,7 @@ def run_once(
             raise RunFailure(
                 f"run {key}: its record cannot be written ({error.strerror}); nothing is recorded"
             ) from None
-        return record
+        return read_json(cell / "record.json")
 
 
 def _disk_full(error: BaseException) -> bool:

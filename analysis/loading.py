@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,4 +99,7 @@ def _load_weights(base: torch.nn.Module, folder: Path, *, dense: bool) -> torch.
 
     import adapters  # noqa: F401  (registers the tuner)
 
-    return PeftModel.from_pretrained(base, str(folder))
+    with warnings.catch_warnings():
+        # PEFT up to 0.21 reads the model's attribute by the name that transformers 5 deprecates.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return PeftModel.from_pretrained(base, str(folder))

@@ -149,7 +149,7 @@ FORMATS = {
         [0, 1, 0],
     ),
     "cola": (
-        {"in_domain_train.tsv": "gj04\t1\t\tHe left.\ngj04\t0\t*\tHim left.\n", "in_domain_dev.tsv": "gj04\t1\t\tOk.\n"},
+        {"in_domain_train.tsv": "gj04\t1\t\tI left.\ngj04\t0\t*\tMe left.\n", "in_domain_dev.tsv": "gj04\t1\t\tOk.\n"},
         [1, 0],
     ),
     "rte": (
