@@ -7,7 +7,7 @@ Sources: Jiang et al., arXiv:1912.02178; Dziugaite et al., arXiv:2010.11924; Ken
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -79,6 +79,11 @@ def kendall_tau(
     return _squeeze(tau, weights)
 
 
+def _held(axis: str, axes: Sequence[str], fixed: Sequence[str], nested: Mapping[str, str] | None) -> list[str]:
+    """Columns that are equal within a pair that differs on ``axis``."""
+    return [column for column in (*axes, *fixed) if column != axis and (nested or {}).get(column) != axis]
+
+
 def granulated_tau(
     measures: ArrayLike,
     target: ArrayLike,
@@ -86,6 +91,7 @@ def granulated_tau(
     *,
     axes: Sequence[str],
     fixed: Sequence[str] = (),
+    nested: Mapping[str, str] | None = None,
     variant: str = "a",
     weights: NDArray[np.float64] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
@@ -101,6 +107,8 @@ def granulated_tau(
         design: one row per run, with the axes' and fixed columns.
         axes: the hyper-parameters.
         fixed: columns always held fixed as well, such as the seed or the task.
+        nested: axis -> the axis it belongs to, for a hyper-parameter that only some values of the other have
+            (a chain's length, given the method); it is not held fixed where the other one moves.
         variant: ``"a"`` as in the paper, or ``"b"`` (a cell where the measure is constant is left out).
         weights: multiplicities of the runs, shape (replicates, runs).
 
@@ -122,7 +130,7 @@ def granulated_tau(
     undefined = np.full((replicates, measures.shape[1]), np.nan)
     psi: dict[str, NDArray[np.float64]] = {}
     for axis in axes:
-        others = [column for column in (*axes, *fixed) if column != axis]
+        others = _held(axis, axes, fixed, nested)
         pairs = axis_pairs(design, axis, fixed=others)
         cells = _cell_tau(measures, target, pairs, weights, variant) if len(pairs.left) else undefined[:, None]
         psi[axis] = _mean(cells, axis=1)
@@ -144,6 +152,7 @@ def sign_error(
     *,
     axes: Sequence[str],
     fixed: Sequence[str] = (),
+    nested: Mapping[str, str] | None = None,
     weights: NDArray[np.float64] | None = None,
     num_heldout: int | None = None,
     loss_range: float = 1.0,
@@ -161,6 +170,7 @@ def sign_error(
         design: one row per run.
         axes: the hyper-parameters.
         fixed: columns always held fixed as well.
+        nested: as in :func:`granulated_tau`.
         weights: multiplicities of the runs, shape (replicates, runs).
         num_heldout: size of the held-out set. If given, a pair whose targets differ by D weighs
             max(0, 1 - 2 exp(-2 n (D / (2 range))^2))^2, cut to zero below 1/2 (Hoeffding, as the paper's
@@ -178,7 +188,7 @@ def sign_error(
     errors: list[NDArray[np.float64]] = []
     labels: list[object] = []
     for axis in axes:
-        others = [column for column in (*axes, *fixed) if column != axis]
+        others = _held(axis, axes, fixed, nested)
         pairs = environment_pairs(design, axis, fixed=others)
         if not len(pairs.left):
             continue

@@ -32,6 +32,7 @@ class Comparison:
         target: column of the measured generalization error.
         axes: hyper-parameters that vary: cells of granulated tau, environments, conditioning sets.
         fixed: columns always held fixed as well (seed, task).
+        nested: hyper-parameter -> the axis it belongs to, see ``analysis.agreement.granulated_tau``.
         cluster: columns whose joint value names a cluster of dependent runs (all axes by default, plus task).
         strata: columns that a permutation never crosses.
         controls: columns whose influence the partial versions take out.
@@ -45,6 +46,7 @@ class Comparison:
     target: str
     axes: tuple[str, ...]
     fixed: tuple[str, ...] = ("seed",)
+    nested: tuple[tuple[str, str], ...] = ()
     cluster: tuple[str, ...] | None = None
     strata: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
@@ -142,9 +144,19 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
     def tau(target: NDArray = target, weights: NDArray | None = None) -> NDArray:
         return kendall_tau(values, target, weights=weights)
 
+    def granulated(target: NDArray = target, weights: NDArray | None = None) -> dict[str, NDArray]:
+        return granulated_tau(
+            values,
+            target,
+            frame,
+            axes=comparison.axes,
+            fixed=comparison.fixed,
+            nested=dict(comparison.nested),
+            weights=weights,
+        )
+
     def psi(target: NDArray = target, weights: NDArray | None = None) -> NDArray:
-        psi = granulated_tau(values, target, frame, axes=comparison.axes, fixed=comparison.fixed, weights=weights)
-        return psi["mean"]
+        return granulated(target=target, weights=weights)["mean"]
 
     columns: dict[str, NDArray] = {
         "runs": np.full(len(names), len(frame)),
@@ -155,7 +167,7 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
     columns["tau_b_low"], columns["tau_b_high"] = ends(tau)
     columns["tau_a"] = kendall_tau(values, target, variant="a")
     columns["p"] = null_p(tau, columns["tau_b"])
-    by_axis = granulated_tau(values, target, frame, axes=comparison.axes, fixed=comparison.fixed)
+    by_axis = granulated()
     columns["granulated"] = by_axis.pop("mean")
     columns["granulated_low"], columns["granulated_high"] = ends(psi)
     columns["granulated_p"] = null_p(psi, columns["granulated"])
@@ -183,7 +195,8 @@ def _sign_error_columns(
     values: NDArray, target: NDArray, frame: pd.DataFrame, comparison: Comparison, shuffles: NDArray
 ) -> dict[str, NDArray]:
     def errors(target: NDArray) -> tuple[NDArray, tuple[object, ...]]:
-        return sign_error(values, target, frame, axes=comparison.axes, fixed=comparison.fixed)
+        nested = dict(comparison.nested)
+        return sign_error(values, target, frame, axes=comparison.axes, fixed=comparison.fixed, nested=nested)
 
     observed, labels = errors(target)
     worst = observed.argmax(axis=0)

@@ -22,6 +22,7 @@ __all__ = ["CHAMPION", "RIVALS", "compare_task", "judge_claim", "published_resul
 CHAMPION = "bound/table1-root"
 RIVALS = ("sharp", "flat", "landscape", "curvature", "hessian", "eigen", "trace", "intruder")
 _DIGITS = 6
+_MIN_CONFIGURATIONS = 4
 
 
 def rival_columns(columns: Sequence[str]) -> list[str]:
@@ -78,7 +79,9 @@ def compare_task(
     """Agreement table and verdict for one task and one loss.
 
     Axes are those of method, rank and links that vary in the runs; the seed is held fixed within a pair and
-    clusters are configurations. The partial versions take out training loss and, where it varies, rank.
+    clusters are configurations. The chain's length belongs to the method (only chains have one), so it is not
+    held fixed where the method moves, and it is an axis only where one method was run at several lengths. The
+    partial versions take out training loss and, where it varies, rank.
 
     Raises:
         ValueError: if ``loss`` was not measured, or nothing varies.
@@ -87,12 +90,19 @@ def compare_task(
     if target not in frame.columns or frame[target].isna().all():
         raise ValueError(f"no run measured {target}; accepted: {', '.join(LOSSES)}")
     frame = frame.dropna(subset=[target])
-    axes = tuple(axis for axis in ("method", "rank", "links") if frame[axis].nunique() > 1)
+    axes = tuple(axis for axis in ("method", "rank") if frame[axis].nunique() > 1)
+    configurations = len(frame[["method", "rank", "links"]].drop_duplicates())
+    if axes and configurations < _MIN_CONFIGURATIONS:
+        raise ValueError(f"only {configurations} configurations; at least {_MIN_CONFIGURATIONS} are needed")
+    if frame.groupby("method")["links"].nunique().max() > 1:
+        axes = (*axes, "links")
     if not axes:
         raise ValueError("method, rank and links are the same in all runs; there is nothing to compare")
     comparison = Comparison(
         target=target,
         axes=axes,
+        nested=(("links", "method"),),
+        cluster=("method", "rank", "links"),
         controls=("train_loss", *(["rank"] if "rank" in axes else [])),
         replicates=replicates,
         permutations=permutations,
@@ -125,7 +135,11 @@ def result(frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int
 
     Returns:
         ``values`` and ``tables`` for ``analysis.store.write_result``: the runs, one agreement table and one table
-        of differences per task and loss, the verdicts and their sentences.
+        of differences per task and loss, the verdicts and their sentences; a task with too few or too equal runs
+        is left out, its reason under ``<task>/<loss>/left_out``.
+
+    Raises:
+        ValueError: if no task can be compared.
     """
     shown = [*DESIGN, "train_loss", *(c for c in frame.columns if c.startswith("gap/")), *candidates(frame, min_runs=1)]
     tables = {"runs": _table(frame[list(dict.fromkeys(shown))])}
@@ -134,8 +148,14 @@ def result(frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int
         values[f"{task}/runs"] = len(runs)
         values[f"{task}/configurations"] = len(runs[["method", "rank", "links"]].drop_duplicates())
         for loss in (loss for loss in LOSSES if f"gap/{loss}" in runs and runs[f"gap/{loss}"].notna().any()):
-            table, claim = compare_task(runs, loss=loss, replicates=replicates, permutations=permutations, seed=seed)
             where = f"{task}/{loss}"
+            try:
+                table, claim = compare_task(
+                    runs, loss=loss, replicates=replicates, permutations=permutations, seed=seed
+                )
+            except ValueError as reason:
+                values[f"{where}/left_out"] = str(reason)
+                continue
             tables[f"agreement/{where}"] = _table(table)
             values |= {f"{where}/verdict": claim["verdict"], f"{where}/sentence": claim["sentence"]}
             if claim["differences"] is not None:
@@ -145,6 +165,9 @@ def result(frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int
                     values[f"{where}/{name}/{statistic}"] = float(row[statistic])
             values[f"{where}/best"], values[f"{where}/significant"] = table.index[0], int((table["q"] <= 0.05).sum())
             values[f"{where}/candidates"] = len(table)
+    if len(tables) == 1:
+        reasons = {value for key, value in values.items() if key.endswith("/left_out")}
+        raise ValueError(f"no task has runs that can be compared: {'; '.join(sorted(reasons))}")
     return {"values": values, "tables": tables}
 
 

@@ -70,6 +70,9 @@ def _shown(path: Path) -> str:
 def _print(found: dict, *, top: int) -> None:
     import pandas as pd
 
+    for name, value in found["values"].items():
+        if name.endswith("/left_out"):
+            print(f"{name.removesuffix('/left_out')}: left out, {value}")
     columns = ["runs", "tau_b", "tau_b_low", "tau_b_high", "q", "granulated", "robust_sign_error", "cmi", "partial_tau"]
     for name, table in found["tables"].items():
         if name.startswith("agreement/"):

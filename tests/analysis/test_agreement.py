@@ -117,6 +117,18 @@ def test_granulated_tau_with_weights_equals_a_bootstrap_done_by_hand():
         assert value == pytest.approx(np.mean(cells), abs=1e-13)
 
 
+def test_a_nested_axis_is_not_held_fixed_where_its_parent_moves():
+    design = pd.DataFrame({"method": ["lora", "c3la", "c3la"], "links": [1, 2, 3]})
+    arguments = ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], design)
+    crossed = granulated_tau(*arguments, axes=["method", "links"])
+    nested = granulated_tau(*arguments, axes=["method", "links"], nested={"links": "method"})
+    assert np.isnan(crossed["method"].item())
+    assert nested["method"].item() == nested["links"].item() == 1.0
+    errors, labels = sign_error(*arguments, axes=["method", "links"], nested={"links": "method"})
+    assert labels == (("method", "c3la", "lora"), ("links", 2, 3))
+    assert errors.tolist() == [[0.0], [0.0]]
+
+
 def test_a_measure_that_only_knows_the_rank_scores_on_that_axis_alone():
     psi = granulated_tau(world(noise=0.0)["rank_alone"], world(noise=0.0)["gap"], world(), axes=AXES, fixed=["seed"])
     assert [psi[axis].item() for axis in AXES] == [0.0, 1.0, 0.0]

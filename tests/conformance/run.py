@@ -145,6 +145,34 @@ def summarise(report: Path, left_out: dict[str, str]) -> dict[str, object]:
     }
 
 
+def _write(path: Path, summary: dict) -> None:
+    from analysis.provenance import provenance
+    from analysis.store import write_result
+
+    counts = {key: summary[key] for key in ("peft", "passed", "failed", "skipped", "left out")}
+    suites = [
+        [name, *(row.get(key, 0) for key in ("passed", "skipped", "failed"))]
+        for name, row in summary["by suite"].items()
+    ]
+    why = [
+        [kind, reason, count]
+        for kind, rows in (
+            ("skipped", summary["reasons of skips"]),
+            ("left out", Counter(summary["reasons of tests left out"].values())),
+        )
+        for reason, count in rows.items()
+    ]
+    write_result(
+        path,
+        provenance=provenance("python tests/conformance/run.py --results report/results/conformance.json"),
+        values={key.replace(" ", "_"): value for key, value in counts.items()},
+        tables={
+            "suites": {"columns": ["suite", "passed", "skipped", "failed"], "rows": suites},
+            "reasons": {"columns": ["what", "reason", "tests"], "rows": why},
+        },
+    )
+
+
 def main() -> int:
     """Fetch, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -153,7 +181,7 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=2, help="pytest-xdist workers (default: %(default)s)")
     parser.add_argument("--select", help="pytest's -k expression")
-    parser.add_argument("--json", type=Path, help="write the summary there too")
+    parser.add_argument("--results", type=Path, help="write the counts there as a result file")
     args = parser.parse_args()
     cache = args.cache.resolve()
     left_out_path = cache / "left_out.json"
@@ -164,8 +192,8 @@ def main() -> int:
     left_out = json.loads(left_out_path.read_text()) if left_out_path.exists() else {}
     summary = {"peft": version("peft"), **summarise(report, left_out)}
     print(json.dumps(summary, indent=1))
-    if args.json is not None:
-        args.json.write_text(json.dumps(summary, indent=1) + "\n")
+    if args.results is not None:
+        _write(args.results, summary)
     return 1 if summary["failed"] or status not in (0, 1) else 0
 
 
