@@ -67,6 +67,7 @@ def run_once(
     folder: str | Path,
     key: str,
     retry_failed: bool = False,
+    refuse: type[Exception] | tuple[()] = (),
 ) -> dict[str, Any] | None:
     """Compute a cell unless it is recorded already, and record it.
 
@@ -77,6 +78,7 @@ def run_once(
         folder: where the cells' folders are.
         key: the cell's name.
         retry_failed: whether a cell recorded as failed is computed again.
+        refuse: an exception that is passed on and not recorded.
 
     Returns:
         The record, or None when another process is computing the cell.
@@ -95,6 +97,8 @@ def run_once(
             return read_json(cell / "record.json")
         try:
             record = {"schema": 1, "key": key, "status": "done", **function(config, cell)}
+        except refuse:
+            raise
         except Exception as error:
             if _disk_full(error):
                 raise RunFailure(f"run {key}: no space left under {str(folder)!r}; free some and start again") from None

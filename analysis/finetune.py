@@ -27,26 +27,18 @@ if TYPE_CHECKING:
     from adapters import Prepared
     from analysis.evaluation import Outputs
 
-__all__ = ["LoadedRun", "RunConfig", "load_run", "prepare_run", "run", "run_cell"]
+__all__ = ["ConfigurationError", "LoadedRun", "RunConfig", "load_run", "prepare_run", "run", "run_cell"]
 
 
-@functools.lru_cache(maxsize=4)
-def _base_provenance(commit_checked: bool = True) -> dict[str, Any]:
+class ConfigurationError(ValueError):
+    """A configuration that does not fit its data or model, found before training."""
+
+
+@functools.lru_cache(maxsize=1)
+def _base_provenance() -> dict[str, Any]:
     from analysis.provenance import provenance
 
     return provenance("", ())
-
-
-def _command(config: RunConfig) -> str:
-    """The command that makes the run again, with DATA and MODEL for local paths."""
-    words = ["python -m analysis run", f"--task {config.task}"]
-    for name in ("data", "model"):
-        value = getattr(config, name)
-        if value is not None:
-            words.append(f"--{name} {name.upper() if Path(value).expanduser().exists() else value}")
-    words += [f"--method {config.method}", f"--rank {config.rank}", f"--links {config.links}"]
-    words += [f"--first-seed {config.seed}", "--seeds 1", f"--epochs {config.epochs:g}"]
-    return " ".join(words)
 
 
 def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torch.Tensor]]:
@@ -134,7 +126,7 @@ def run_cell(
 
     Raises:
         NonFiniteLoss: if the training loss is NaN or infinite.
-        ValueError: if the configuration does not fit the data or the model.
+        ConfigurationError: if the configuration does not fit the data or the model.
     """
     import adapters
     from analysis.evaluation import evaluate
@@ -143,12 +135,16 @@ def run_cell(
     from analysis.training import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
 
     started = time.perf_counter()
-    config = RunConfig.from_mapping(values).resolve()
-    task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
-    training_task, selection = task, None
-    if config.select == "best":
-        training_task, selection = carve(task, share=config.selection_share, seed=config.seed)
-    prepared, base = prepare_run(config, task)
+    asked = RunConfig.from_mapping(values)
+    config = asked.resolve()
+    try:
+        task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
+        training_task, selection = task, None
+        if config.select == "best":
+            training_task, selection = carve(task, share=config.selection_share, seed=config.seed)
+        prepared, base = prepare_run(config, task)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(str(error)) from error
     clock, memory = StepClock(), PeakMemory()
     callbacks: list[Any] = [clock]
     chooser = None
@@ -177,7 +173,7 @@ def run_cell(
     saved = saved_activation_bytes(model, batch)
     return {
         "config": config.as_record(),
-        "provenance": {**_base_provenance(), "command": _command(config), "seeds": [config.seed]},
+        "provenance": {**_base_provenance(), "command": asked.command(), "seeds": [config.seed]},
         "task": {
             "kind": task.kind,
             "num_train": len(training_task.train),
@@ -250,8 +246,9 @@ def run(
     if int(os.environ.get("RANK", "0")) > 0:
         record_path = folder / config.key() / "record.json"
         return read_json(record_path) if record_path.exists() else function(values, folder / config.key())
-    load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.resolve().options)
-    record = run_once(function, values, folder=folder, key=config.key(), retry_failed=retry_failed)
+    record = run_once(
+        function, values, folder=folder, key=config.key(), retry_failed=retry_failed, refuse=ConfigurationError
+    )
     if record is None:
         raise ValueError(f"run {config.key()} is being computed by another process under {str(folder)!r}")
     if record["status"] == "failed":

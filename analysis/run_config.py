@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,6 +215,25 @@ class RunConfig:
         for name in ("model_name", "settings"):
             record.pop(name)
         return config_key(record)
+
+    def command(self) -> str:
+        """Return the command that makes this run again, with DATA and MODEL for local paths.
+
+        >>> RunConfig(method="cla", rank=4, seed=2).command()
+        'python -m analysis run --method cla --rank 4 --first-seed 2'
+        """
+        words = ["python -m analysis run"]
+        for part in (self, self.options):
+            for item in dataclasses.fields(part):
+                value = getattr(part, item.name)
+                if item.name == "options" or value == item.default:
+                    continue
+                flag = "--first-seed" if item.name == "seed" else f"--{item.name.replace('_', '-')}"
+                if item.name in ("data", "model") and Path(value).expanduser().exists():
+                    value = item.name.upper()
+                values = value if isinstance(value, tuple) else () if value is True else (value,)
+                words += [flag, *(shlex.quote(f"{v:g}" if isinstance(v, float) else str(v)) for v in values)]
+        return " ".join(words)
 
     @staticmethod
     def from_mapping(values: Mapping[str, Any]) -> RunConfig:

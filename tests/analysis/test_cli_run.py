@@ -1,0 +1,114 @@
+"""The commands of the experiments: what a newcomer types, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.cli import main
+from analysis.store import read_json
+
+pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
+
+SMALL = ["--rank", "2", "--epochs", "1", "--num-train", "40", "--num-heldout", "60", "--quiet"]
+
+
+def test_run_prints_a_line_per_seed_and_the_mean(tmp_path: Path, capsys):
+    assert main(["run", "--method", "c3la", "--links", "2", "--seeds", "2", "--folder", str(tmp_path), *SMALL]) == 0
+    output = capsys.readouterr().out
+    assert output.count("G cross_entropy") == 2
+    assert "mean of 2: metric" in output
+    assert len(list(tmp_path.glob("*/record.json"))) == 2
+
+
+def test_a_recorded_command_makes_the_same_run_again(tmp_path: Path):
+    assert main(["run", "--method", "cla", "--folder", str(tmp_path / "a"), *SMALL]) == 0
+    (path,) = (tmp_path / "a").glob("*/record.json")
+    words = read_json(path)["provenance"]["command"].split()
+    assert words[:4] == ["python", "-m", "analysis", "run"]
+    assert main([*words[3:], "--folder", str(tmp_path / "b"), "--quiet"]) == 0
+    (again,) = (tmp_path / "b").glob("*/record.json")
+    assert again.parent.name == path.parent.name
+    assert read_json(again)["metrics"] == read_json(path)["metrics"]
+
+
+def test_sweep_is_listed_run_resumed_and_collected(tmp_path: Path, capsys):
+    folder = str(tmp_path / "runs")
+    grid = ["sweep", "--methods", "fft", "cla", "c3la", "--ranks", "1,2", "--seeds", "2", "--folder", folder,
+            "--epochs", "2", "--num-train", "40", "--num-heldout", "60", "--quiet"]  # fmt: skip
+    assert main([*grid, "--dry-run"]) == 0
+    listed = capsys.readouterr().out
+    assert listed.count(" open ") == 10
+    assert "10 runs, 10 to do, no finished run yet" in listed
+    assert not Path(folder).exists()
+    assert main([*grid, "--parquet", str(tmp_path / "all.parquet")]) == 0
+    assert "10 computed" in capsys.readouterr().out
+    assert main(grid) == 0
+    assert "10 were there, 0 computed" in capsys.readouterr().out
+    result = tmp_path / "digits.json"
+    assert main(["collect", folder, "--result", str(result), "--command", "python -m analysis sweep"]) == 0
+    assert "gap_cross_entropy" in capsys.readouterr().out
+    tables = read_json(result)["tables"]
+    assert len(tables["runs"]["rows"]) == 10
+    assert len(tables["means"]["rows"]) == 5
+
+
+def test_masks_prints_bounds_beside_the_gap(tmp_path: Path, capsys):
+    options = ["--rows", "15", "--masks", "2", "--folder", str(tmp_path), "--output", str(tmp_path / "x.safetensors")]
+    assert main(["masks", "--method", "cla", *options, *SMALL]) == 0
+    output = capsys.readouterr().out
+    assert "ld-mi" in output
+    assert "measured gap" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--method", "dora"], "unknown method 'dora'; accepted: fft, lora"),
+        (["run", "--task", "mnist"], "unknown task 'mnist'; accepted: digits"),
+        (["run", "--rank", "0"], "rank must be a whole number of at least 1, got 0"),
+        (["run", "--rank", "-3"], "rank must be"),
+        (["run", "--rank", "100", "--method", "cla"], "100"),
+        (["run", "--seeds", "0"], "seeds must be at least 1"),
+        (["run", "--task", "trec"], "needs a base model"),
+        (["run", "--task", "trec", "--data", "/no/such/folder", "--model", "tiny:bert"], "must be a folder"),
+        (["run", "--num-train", "0"], "num_train must be at least 2"),
+        (["run", "--num-train", "890"], "num_train of digits must be at most 846"),
+        (["run", "--settings", "gpt9"], "unknown settings 'gpt9'"),
+        (["run", "--target-modules", "nothing"], "nothing"),
+        (["sweep", "--methods", "cla", "dora"], "unknown method 'dora'"),
+        (["sweep", "--backend", "dask"], "needs its scheduler's address"),
+        (["masks", "--rows", "1000"], "rows must lie in 2..100"),
+        (["collect", "/no/such/folder"], "holds no records"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_two(words: list[str], message: str, tmp_path: Path, capsys):
+    folder = [] if words[0] == "collect" else ["--folder", str(tmp_path / "runs")]
+    assert main([*words, *folder]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_run_that_fails_is_exit_status_one_and_is_recorded(tmp_path: Path, capsys):
+    words = ["run", "--method", "fft", "--learning-rate", "1e30", "--max-grad-norm", "1e30", "--folder", str(tmp_path)]
+    assert main([*words, *SMALL[2:], "--epochs", "3"]) == 1
+    assert "the training loss is nan at step" in capsys.readouterr().err
+    (path,) = tmp_path.glob("*/record.json")
+    assert read_json(path)["status"] == "failed"
+
+
+def test_an_unwritable_folder_is_exit_status_two(tmp_path: Path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["run", "--folder", str(tmp_path / "file"), *SMALL]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "masks", "collect"])
+def test_help_says_what_every_option_is_for(command: str, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert "--folder" in capsys.readouterr().out or command == "collect"

@@ -1,0 +1,172 @@
+"""Measured G(W): the interval covers, the sign is kept, seeds are averaged honestly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.collect import frame, read_records, runs_result, table_of, write_parquet
+from analysis.generalization import across_seeds, bootstrap_means, measured_gap
+from analysis.store import atomic_write_json, read_json
+
+
+def test_the_interval_covers_the_true_gap_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered, experiments = 0, 400
+    for seed in range(experiments):
+        heldout = np.minimum(rng.exponential(0.6, size=200), 2.0)
+        # E min(X, 2) of an exponential with mean 0.6 is 0.6 (1 - exp(-2 / 0.6)).
+        truth = 0.6 * (1 - np.exp(-2.0 / 0.6)) - 0.3
+        gap = measured_gap(np.full(50, 0.3), heldout, loss_range=2.0, seed=seed, replicates=300)
+        covered += gap.signed_low <= truth <= gap.signed_high
+    # Nominal 0.95; three standard errors of 400 experiments are 0.033, the percentile bootstrap loses some 0.01.
+    assert 0.90 < covered / experiments < 0.99
+
+
+def test_the_interval_narrows_as_one_over_root_m():
+    rng = np.random.default_rng(1)
+    widths = []
+    for count in (100, 1600):
+        gap = measured_gap([0.5], rng.random(count), loss_range=1.0)
+        widths.append(gap.signed_high - gap.signed_low)
+    # 16 times the examples: a quarter of the width, within the sampling error of two quantiles of 2,000 draws.
+    assert widths[0] / widths[1] == pytest.approx(4, rel=0.2)
+
+
+def test_a_hand_worked_gap():
+    gap = measured_gap([0.1, 0.3], [0.0, 1.0, 0.5, 0.5], loss_range=1.0)
+    assert (gap.train, gap.heldout) == (0.2, 0.5)
+    assert gap.value == gap.signed == pytest.approx(0.3)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=20),
+    st.lists(st.floats(0, 1), min_size=1, max_size=20),
+)
+def test_value_is_the_absolute_sign_and_lies_in_its_interval(train, heldout):
+    gap = measured_gap(train, heldout, loss_range=1.0, replicates=100)
+    assert gap.value == abs(gap.signed)
+    assert 0 <= gap.low <= gap.high <= 1
+    # The observed mean need not lie inside a percentile interval of few draws, but it does within its spread.
+    spread = gap.high - gap.low
+    assert gap.low - spread - 1e-9 <= gap.value <= gap.high + spread + 1e-9
+
+
+def test_swapping_the_splits_flips_the_sign():
+    rng = np.random.default_rng(2)
+    a, b = rng.random(30), rng.random(30)
+    assert measured_gap(a, b, loss_range=1.0).signed == pytest.approx(-measured_gap(b, a, loss_range=1.0).signed)
+
+
+def test_an_undetermined_sign_gives_an_interval_that_begins_at_zero():
+    gap = measured_gap([0.5], [0.4, 0.6] * 20, loss_range=1.0)
+    assert gap.signed_low < 0 < gap.signed_high
+    assert gap.low == 0.0
+
+
+def test_bootstrap_means_have_the_standard_error_of_the_mean():
+    values = np.random.default_rng(3).normal(size=400)
+    means = bootstrap_means(values, replicates=4000)
+    # The standard deviation of 4,000 draws is known to 1.1 %; four times that.
+    assert means.std() == pytest.approx(values.std() / 20, rel=0.045)
+
+
+def test_nan_losses_stay_nan():
+    assert np.isnan(measured_gap([0.1, np.nan], [0.2], loss_range=1.0).value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [0.1], {}), "train_losses must be a non-empty vector"),
+        (([0.1], [], {}), "heldout_losses must be a non-empty vector"),
+        (([0.1], [1.5], {}), r"heldout_losses must lie in \[0, 1\], got 1.5; clip the loss first"),
+        (([-0.1], [0.5], {}), "train_losses must lie in"),
+        (([0.1], [0.5], {"confidence": 1.0}), "confidence must lie in"),
+        (([0.1], [0.5], {"loss_range": np.inf}), "loss_range must be positive and finite"),
+    ],
+)
+def test_bad_losses_are_named(arguments, message):
+    train, heldout, options = arguments
+    with pytest.raises(ValueError, match=message):
+        measured_gap(train, heldout, **{"loss_range": 1.0, **options})
+
+
+def runs(values: dict[str, list[float]]) -> pd.DataFrame:
+    rows = [
+        {"task": "t", "model": "m", "method": method, "rank": 2, "links": 1, "status": "done", "metric": v}
+        for method, results in values.items()
+        for v in results
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_seeds_are_averaged_with_both_intervals():
+    table = across_seeds(runs({"cla": [0.1, 0.2, 0.3], "lora": [0.5]}), columns=("metric",)).set_index("method")
+    row = table.loc["cla"]
+    assert (row["seeds"], row["metric"]) == (3, pytest.approx(0.2))
+    assert 0.1 <= row["metric_low"] < 0.2 < row["metric_high"] <= 0.3
+    # Student's t with two degrees of freedom: 4.302653 * 0.1 / sqrt(3).
+    assert row["metric_t_high"] - row["metric"] == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
+    assert np.isnan(table.loc["lora", "metric_low"])
+
+
+def test_averaging_what_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="no column 'loss'"):
+        across_seeds(runs({"cla": [0.1]}), columns=("loss",))
+    with pytest.raises(ValueError, match="no finished run"):
+        across_seeds(runs({"cla": [0.1]}).assign(status="failed"))
+
+
+def record(seed: int, *, accuracy: float, method: str = "cla") -> dict:
+    gap = {"value": 0.2, "low": 0.1, "high": 0.3, "signed": 0.2, "range": 1.0}
+    return {
+        "key": f"{method}{seed}",
+        "status": "done",
+        "config": {"task": "digits", "method": method, "rank": None if method == "fft" else 2, "links": 1, "seed": seed,
+                   "epochs": 2.0, "learning_rate": 0.01, "model": None, "model_name": "digits-vit"},
+        "task": {"num_train": 10, "metric": "accuracy", "notes": ["a note"]},
+        "metrics": {"accuracy": accuracy, "train_loss": 0.1, "heldout_loss": "inf", "train_error": 0.0,
+                    "heldout_error": 1 - accuracy},
+        "generalization": {"zero_one": gap, "cross_entropy": gap},
+        "timing": {"steps": 4, "seconds_per_step": 0.1, "total_seconds": 1.0, "peak_memory_bytes": 5,
+                   "saved_activation_bytes": 7},
+        "parameters": {"trainable": 3, "total": 9},
+        "measures": {"margin_mean": "nan"},
+        "provenance": {"command": "c", "commit": "abc", "seeds": [seed]},
+    }  # fmt: skip
+
+
+def test_records_become_one_row_each_and_keep_infinities():
+    table = frame([record(0, accuracy=0.5), record(1, accuracy=0.7, method="fft")])
+    assert table["metric"].tolist() == [0.5, 0.7]
+    assert np.isinf(table["heldout_loss"]).all()
+    assert table["measure_margin_mean"].isna().all()
+    assert table["rank"].isna().tolist() == [False, True]
+
+
+def test_collected_results_hold_every_run_and_every_mean(tmp_path):
+    records = [record(seed, accuracy=0.5 + seed / 10, method=m) for m in ("cla", "fft") for seed in range(3)]
+    for item in records:
+        atomic_write_json(tmp_path / "runs" / item["key"] / "record.json", item)
+    loaded = read_records(tmp_path / "runs")
+    result = read_json(runs_result(loaded, tmp_path / "result.json", command="make it"))
+    assert len(result["tables"]["runs"]["rows"]) == 6
+    assert result["values"]["digits/cla/rank-2/links-1/metric"] == pytest.approx(0.6)
+    assert result["values"]["digits/fft/rank-full/links-1/metric"] == pytest.approx(0.6)
+    assert result["provenance"]["seeds"] == [0, 1, 2]
+    path = write_parquet(frame(loaded), tmp_path / "runs.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(path), frame(loaded))
+    assert table_of(pd.DataFrame({"a": [1.0, np.nan]})) == {"columns": ["a"], "rows": [[1.0], [None]]}
+
+
+def test_a_corrupt_record_and_an_empty_folder_are_named(tmp_path):
+    with pytest.raises(ValueError, match="holds no records"):
+        read_records(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "record.json").write_text('{"status"')
+    with pytest.raises(ValueError, match=r"record\.json.* is corrupt or truncated"):
+        read_records(tmp_path)
