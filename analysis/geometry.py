@@ -15,11 +15,11 @@ from analysis.spectral_density import hutchinson
 from analysis.weights_io import LayerUpdate, from_model
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from analysis.finetune import LoadedRun
 
-__all__ = ["SETTINGS", "adapted_weights", "geometry_of_run", "run_updates", "training_batch"]
+__all__ = ["SETTINGS", "adapted_weights", "checkpoint_states", "geometry_of_run", "run_updates", "training_batch"]
 
 SETTINGS: dict[str, Any] = {
     "version": 1,
@@ -143,3 +143,27 @@ def spectra_of_run(run: LoadedRun, *, cache: BasisCache | None = None) -> dict[s
         "stable_rank": float(table["stable_rank_update"].mean()),
         "frobenius_ratio": float(table["frobenius_ratio"].mean()),
     }
+
+
+def checkpoint_states(run: LoadedRun, *, space: str = "merged") -> list[dict[str, Tensor]]:
+    """Return where each of a run's checkpoints stands in a parameter space, oldest first, the run itself last.
+
+    In adapter space the links of a chain are different parameters that share their names, so the path of a chain
+    means something in merged space alone.
+
+    Args:
+        run: loaded with its final weights; it kept checkpoints (``save_checkpoints``).
+        space: as in `analysis.landscape.plane`.
+
+    Raises:
+        ValueError: if the run kept no checkpoints.
+    """
+    from analysis.finetune import load_run
+    from analysis.spaces import parameter_space
+
+    snapshots = run.checkpoints()
+    if not snapshots:
+        raise ValueError(f"run {run.folder.name!r} kept no checkpoints; run it with save_checkpoints")
+    names = adapted_weights(run.model, run.record) if space != "full" else None
+    models = [load_run(run.folder, checkpoint=snapshot.name).model for snapshot in snapshots]
+    return [parameter_space(model, space, names=names).center for model in (*models, run.model)]  # type: ignore[arg-type]
