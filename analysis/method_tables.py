@@ -1,0 +1,167 @@
+"""Eleven methods side by side: the committed runs as the paper's tables 2 and 3, and pairs of methods compared.
+
+Runs that differ in method alone share their seed, and with it the data split, the head they start from and
+the order of examples, so methods are compared in pairs within (task, rank, seed), not as two heaps of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.generalization import across_seeds, bootstrap_means
+from analysis.store import read_json
+from theory.methods import METHODS, get_method
+
+__all__ = ["PAIRS", "compare_pairs", "method_table", "read_results"]
+
+PAIRS = (
+    ("cla", "lora"),
+    ("c3la", "cola"),
+    ("cla", "asym"),
+    ("r-cla", "cla"),
+    ("c3la", "cla"),
+    ("cola", "lora"),
+    ("lora", "fft"),
+    ("paca", "r-cla"),
+)
+"""Pairs the paper speaks about: sparse against dense, chained against not, random against fixed columns."""
+
+
+def read_results(folder: str | Path, *, pattern: str = "runs_*.json") -> pd.DataFrame:
+    """Read every run of the committed results of ``analysis collect --result``.
+
+    Args:
+        folder: ``report/results``.
+        pattern: which files.
+
+    Returns:
+        One row per run.
+
+    Raises:
+        ValueError: if no file matches, or one holds no table of runs.
+    """
+    paths = sorted(Path(folder).glob(pattern))
+    if not paths:
+        raise ValueError(f"folder {str(folder)!r} holds no {pattern}; make one with analysis sweep and collect")
+    tables = []
+    for path in paths:
+        table = read_json(path).get("tables", {}).get("runs")
+        if table is None:
+            raise ValueError(f"result {str(path)!r} holds no table of runs")
+        tables.append(pd.DataFrame(table["rows"], columns=table["columns"]))
+    runs = pd.concat(tables, ignore_index=True)
+    return runs.assign(status="done", rank=pd.to_numeric(runs["rank"]))
+
+
+def method_table(
+    runs: pd.DataFrame, value: str, *, rank: int | None = None, scale: float = 1.0, digits: int = 1
+) -> pd.DataFrame:
+    """Return the paper's table layout: a row per task, a column per method, ``mean [low, high]`` over seeds.
+
+    Args:
+        runs: from :func:`read_results` or :func:`analysis.collect.frame`.
+        value: column to average, for example ``"metric"`` or ``"gap_cross_entropy"``.
+        rank: rank of the adapters; None takes the largest that every task has. Full fine-tuning has none.
+        scale: multiplies the numbers (100 for per cent).
+        digits: decimals.
+
+    Returns:
+        Strings; methods that were not run are left out.
+
+    Raises:
+        ValueError: if there are no runs of that rank.
+    """
+    chosen = _of_rank(runs, rank)
+    means = across_seeds(chosen, columns=(value,), by=("task", "method"))
+    means["cell"] = [
+        f"{scale * row[value]:.{digits}f} [{scale * row[f'{value}_low']:.{digits}f}, "
+        f"{scale * row[f'{value}_high']:.{digits}f}]"
+        for _, row in means.iterrows()
+    ]
+    table = means.pivot(index="task", columns="method", values="cell")
+    order = [key for key in METHODS if key in table.columns]
+    return table[order].rename(columns={key: METHODS[key].name for key in order})
+
+
+def _of_rank(runs: pd.DataFrame, rank: int | None) -> pd.DataFrame:
+    ranks = [set(group["rank"].dropna()) for _, group in runs.groupby("task")]
+    common = set.intersection(*ranks) if ranks else set()
+    rank = (int(max(common)) if common else None) if rank is None else rank
+    dense = runs["method"].map(lambda key: get_method(key).trains == "weight")
+    chosen = runs[(runs["rank"] == rank) | dense]
+    if rank is None or not (chosen["rank"] == rank).any():
+        raise ValueError(f"no run of rank {rank}; there are {sorted(runs['rank'].dropna().unique().tolist())}")
+    return chosen
+
+
+def compare_pairs(
+    runs: pd.DataFrame,
+    value: str,
+    *,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    published: pd.DataFrame | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare pairs of methods within (task, rank, seed).
+
+    A pair's seeds are averaged to one difference per (task, rank), the unit that the interval resamples;
+    the sign test counts those units (exact binomial, two-sided, ties left out). Units that share a task are
+    not independent, so the p-value is an optimistic one.
+
+    Args:
+        runs: one row per run.
+        value: column compared, for example ``"gap_cross_entropy"``.
+        pairs: (first, second) method keys.
+        published: the paper's table with method keys as columns, from :mod:`analysis.published`, for the
+            same count beside ours.
+        confidence: of the bootstrap interval.
+        seed: seed of the bootstrap.
+
+    Returns:
+        Per pair: ``units``, ``mean`` difference first minus second with ``low`` and ``high``, ``smaller`` (units
+        in which the first is smaller), ``p`` of the sign test, and with ``published`` ``paper_units`` and
+        ``paper_smaller``.
+    """
+    from scipy.stats import binomtest
+
+    rows = []
+    for first, second in pairs:
+        units = _differences(runs, value, first, second)
+        if len(units) == 0:
+            continue
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(bootstrap_means(units, seed=seed), [tail, 1 - tail])
+        smaller, decided = int((units < 0).sum()), int((units != 0).sum())
+        row = {
+            "pair": f"{METHODS[first].name} - {METHODS[second].name}",
+            "units": len(units),
+            "mean": float(units.mean()),
+            "low": float(low),
+            "high": float(high),
+            "smaller": smaller,
+            "p": float(binomtest(smaller, decided).pvalue) if decided else float("nan"),
+        }
+        if published is not None and {first, second} <= set(published.columns):
+            gaps = (published[first] - published[second]).dropna()
+            row |= {"paper_units": len(gaps), "paper_smaller": int((gaps < 0).sum())}
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"runs hold none of the pairs {', '.join('/'.join(pair) for pair in pairs)}")
+    table = pd.DataFrame(rows).set_index("pair")
+    counts = [name for name in ("paper_units", "paper_smaller") if name in table]
+    return table.astype(dict.fromkeys(counts, "Int64"))
+
+
+def _differences(runs: pd.DataFrame, value: str, first: str, second: str) -> np.ndarray:
+    """Mean over seeds of first minus second, per (task, rank); full fine-tuning stands beside every rank."""
+    left, right = (runs[runs["method"] == key] for key in (first, second))
+    keys = ["task", "seed"] if "fft" in (first, second) else ["task", "rank", "seed"]
+    merged = left.merge(right, on=keys, suffixes=("_first", "_second"))
+    rank = "rank" if "rank" in merged else "rank_first" if first != "fft" else "rank_second"
+    merged = merged.assign(difference=merged[f"{value}_first"] - merged[f"{value}_second"])
+    return merged.groupby(["task", rank])["difference"].mean().to_numpy(dtype=np.float64)

@@ -1,0 +1,86 @@
+"""Methods are compared in pairs that share task, rank and seed."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.generalization import across_seeds
+from analysis.method_tables import compare_pairs, method_table, read_results
+from analysis.plots import runs as plots
+
+mpl.use("Agg")
+
+
+def planted(*, shift: float, seed: int = 0) -> pd.DataFrame:
+    """Runs in which cLA's gap is LoRA's plus ``shift`` and everything else is shared noise."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for task in ("a", "b"):
+        for number in range(4):
+            noise = rng.normal(scale=5.0)
+            rows.append({"task": task, "method": "fft", "rank": None, "seed": number, "gap": noise + 1.0})
+            for rank in (1, 2):
+                rows.append({"task": task, "method": "lora", "rank": rank, "seed": number, "gap": noise})
+                rows.append({"task": task, "method": "cla", "rank": rank, "seed": number, "gap": noise + shift})
+    return pd.DataFrame(rows).assign(status="done", model="m", links=1)
+
+
+def test_pairing_removes_the_noise_that_seeds_share():
+    table = compare_pairs(planted(shift=-0.1), "gap", pairs=[("cla", "lora"), ("lora", "fft")])
+    row = table.loc["cLA - LoRA"]
+    assert row["units"] == row["smaller"] == 4
+    assert row["mean"] == pytest.approx(-0.1)
+    assert row["low"] == pytest.approx(row["high"])
+    # Two-sided exact binomial: 2 / 2^4.
+    assert row["p"] == pytest.approx(0.125)
+    assert table.loc["LoRA - FFT", "mean"] == pytest.approx(-1.0)
+
+
+def test_the_papers_rows_are_counted_beside_ours():
+    published = pd.DataFrame({"cla": [1.0, 2.0, np.nan], "lora": [2.0, 1.0, 1.0]})
+    table = compare_pairs(planted(shift=0.1), "gap", pairs=[("cla", "lora")], published=published)
+    assert table.loc["cLA - LoRA", ["paper_units", "paper_smaller", "smaller"]].tolist() == [2, 1, 0]
+
+
+def test_tables_have_a_row_per_task_and_a_column_per_method_in_order():
+    table = method_table(planted(shift=0.0), "gap", rank=2, digits=2)
+    assert table.columns.tolist() == ["FFT", "LoRA", "cLA"]
+    assert table.index.tolist() == ["a", "b"]
+    assert table.loc["a", "LoRA"] == table.loc["a", "cLA"]
+    with pytest.raises(ValueError, match="no run of rank 7"):
+        method_table(planted(shift=0.0), "gap", rank=7)
+
+
+def test_committed_runs_are_read_together(tmp_path):
+    for name in ("digits", "trec"):
+        table = {"columns": ["task", "method", "rank"], "rows": [[name, "cla", 2], [name, "fft", None]]}
+        (tmp_path / f"runs_{name}.json").write_text(json.dumps({"tables": {"runs": table}}))
+    runs = read_results(tmp_path)
+    assert runs["task"].tolist() == ["digits", "digits", "trec", "trec"]
+    assert runs["rank"].isna().tolist() == [False, True, False, True]
+    with pytest.raises(ValueError, match=r"holds no other\.json"):
+        read_results(tmp_path, pattern="other.json")
+    with pytest.raises(ValueError, match="none of the pairs"):
+        compare_pairs(planted(shift=0.0), "gap", pairs=[("cola", "rac")])
+
+
+def test_plots_draw_a_point_per_method_and_a_line_per_rank():
+    means = across_seeds(planted(shift=0.1), columns=("gap",), by=("task", "method", "rank"))
+    first = means[means["task"] == "a"]
+    ax = plots.plot_against_rank(first, "gap")
+    assert len(ax.get_lines()) == 3
+    one = across_seeds(planted(shift=0.1).query("rank != 1"), columns=("gap",), by=("method",))
+    ax = plots.plot_methods(one, "gap")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["FFT", "LoRA", "cLA"]
+    with pytest.raises(ValueError, match="one row per method"):
+        plots.plot_methods(first, "gap")
+    ax = plots.plot_pairs(compare_pairs(planted(shift=0.1), "gap", pairs=[("cla", "lora")]), value="gap")
+    assert ax.get_xlabel() == "difference in gap"
+    record = {"config": {"method": "cla"}, "history": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": "nan"}]}
+    assert len(plots.plot_history([record]).get_lines()) == 1
+    mpl.pyplot.close("all")
