@@ -92,12 +92,25 @@ def main(args: argparse.Namespace) -> int:
     certificate = certify(
         task_of(args), choices, delta=args.delta, options=options, overlap=args.overlap, slack=args.slack
     )
-    command = f"python -m analysis certify --task {args.task} --method {certificate['choice']['method']}"
-    certificate["provenance"] = provenance(command, [certificate["choice"]["seed"]])
+    certificate["provenance"] = provenance(_command(args), [certificate["choice"]["seed"]])
     print(certificate_table(certificate))
     path = atomic_write_json(args.output, certificate)
     print(f"\nwritten to {path}; check it with: python -m analysis verify {path} --task {args.task}")
     return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """Write the command again, with DATA and MODEL in place of this machine's folders."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = ["python -m analysis certify"]
+    for name, default in vars(parser.parse_args([])).items():
+        value = getattr(args, name)
+        if name in ("output", "quiet") or value == default:
+            continue
+        given = name.upper() if name in ("data", "model") else value
+        words.append(f"--{name.replace('_', '-')} {' '.join(map(str, given)) if isinstance(given, list) else given}")
+    return " ".join(words)
 
 
 def _parent(path: str):

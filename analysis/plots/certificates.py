@@ -13,11 +13,19 @@ from analysis.plots.style import figure, method_colors
 from theory.certificates import occam_bound
 from theory.methods import get_method
 
+LEGEND = 6.5
+
 __all__ = ["plot_bound_against_bits", "plot_certificates", "plot_code_parts"]
 
 
 def _label(certificate: Mapping[str, Any]) -> str:
     return get_method(certificate["choice"]["method"]).name
+
+
+def _legend_below(ax: Axes, height: float) -> None:
+    ax.legend(
+        frameon=False, ncols=3, columnspacing=1.0, fontsize=LEGEND, loc="upper center", bbox_to_anchor=(0.5, height)
+    )
 
 
 def plot_bound_against_bits(
@@ -44,7 +52,7 @@ def plot_bound_against_bits(
         ax.plot(bits, bound, color=color, label=f"n = {n:,}")
     ax.axhline(empirical_risk, color="0.6", linestyle=":", label="error on the sample")
     ax.set(xlabel="code length (bits)", ylabel="certified 0-1 error", ylim=(0, 1))
-    ax.legend(frameon=False)
+    _legend_below(ax, -0.25)
     return ax
 
 
@@ -73,7 +81,7 @@ def plot_certificates(certificates: Sequence[Mapping[str, Any]], *, ax: Axes | N
     ax.axhline(majority, color="0.4", linestyle="--", label="commonest class")
     ax.set(ylabel="0-1 error", ylim=(0, 1), xlim=(-0.6, len(certificates) - 0.4))
     ax.set_xticks(range(len(certificates)), [_label(c) for c in certificates])
-    ax.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    _legend_below(ax, -0.12)
     return ax
 
 
@@ -96,5 +104,5 @@ def plot_code_parts(certificates: Sequence[Mapping[str, Any]], *, ax: Axes | Non
     ax.set_yticks(range(len(certificates)), [_label(c) for c in certificates])
     ax.invert_yaxis()
     ax.set(xlabel="bits")
-    ax.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    _legend_below(ax, -0.3)
     return ax
