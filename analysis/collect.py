@@ -105,13 +105,16 @@ def write_parquet(table: pd.DataFrame, path: str | Path) -> Path:
     return path
 
 
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 def table_of(data: pd.DataFrame, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
-    """Return a data frame as the ``{"columns", "rows"}`` of a committed result."""
+    """Return a data frame as the ``{"columns", "rows"}`` of a committed result, floats to six significant digits."""
     data = data if columns is None else data[list(columns)]
-    rows = [
-        [None if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in row]
-        for row in data.itertuples(index=False)
-    ]
+    rows = [[_cell(value) for value in row] for row in data.itertuples(index=False)]
     return {"columns": list(data.columns), "rows": rows}
 
 
@@ -125,7 +128,7 @@ _RUN_COLUMNS = (
 def runs_result(records: Sequence[Mapping[str, Any]], path: str | Path, *, command: str) -> Path:
     """Write the committed result of a sweep: table ``runs`` (one row each) and table ``means`` (over seeds).
 
-    Values are keyed ``TASK/METHOD/rank-R/links-K/NAME`` for the means and their intervals.
+    Its few values count runs, seeds, examples and epochs; every measured number is in the tables.
 
     Args:
         records: finished records.
@@ -149,14 +152,13 @@ def runs_result(records: Sequence[Mapping[str, Any]], path: str | Path, *, comma
     ]
     averaged = [name for name in averaged if not name.endswith(("_low", "_high", "_range"))]
     means = across_seeds(runs, columns=averaged)
-    values: dict[str, Any] = {}
-    for row in means.to_dict("records"):
-        rank = "full" if math.isnan(row["rank"]) else f"{int(row['rank'])}"
-        stem = f"{row['task']}/{row['method']}/rank-{rank}/links-{int(row['links'])}"
-        values |= {
-            f"{stem}/{name}": row[name]
-            for name in (*averaged, *(f"{n}_low" for n in averaged), *(f"{n}_high" for n in averaged))
-        }
+    values = {
+        "runs": len(runs),
+        "failed": len(records) - len(done),
+        "seeds": int(runs["seed"].nunique()),
+        "num_train": int(runs["num_train"].max()),
+        "epochs": float(runs["epochs"].max()),
+    }
     origin = done[0]["provenance"]
     commits = sorted({record["provenance"]["commit"] for record in done})
     provenance = {

@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "RunFailure",
+    "atomic_write_bytes",
     "atomic_write_json",
     "atomic_write_text",
     "check_writable",
@@ -45,7 +46,12 @@ def check_writable(folder: str | Path) -> Path:
 
 
 def atomic_write_text(path: str | Path, text: str) -> Path:
-    """Write a text file whole or not at all: to a temporary file beside it, then rename.
+    """Write a text file (UTF-8) whole or not at all; see `atomic_write_bytes`."""
+    return atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write a file whole or not at all: to a temporary file beside it, then rename.
 
     Raises:
         ValueError: if the folder cannot be written to.
@@ -54,8 +60,8 @@ def atomic_write_text(path: str | Path, text: str) -> Path:
     check_writable(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)

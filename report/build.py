@@ -7,7 +7,6 @@ compares the bytes; ``--site`` writes site/index.html. Nothing here measures any
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -20,10 +19,15 @@ matplotlib.use("agg")
 
 import typst
 from equations import EQUATIONS
+from figures import draw_figures
+from webpage import write_site
 
-from analysis.store import atomic_write_json, atomic_write_text, read_json
+from analysis.store import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
+
+Results = dict[str, dict[str, Any]]
 
 REPORT = Path(__file__).resolve().parent
+ROOT = REPORT.parent
 RESULTS = REPORT / "results"
 GENERATED = REPORT / "generated"
 
@@ -32,9 +36,9 @@ class BuildError(RuntimeError):
     """The report cannot be built; the message says why in one line."""
 
 
-def load_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+def load_results(folder: Path = RESULTS) -> Results:
     """Merge every result file: keys are prefixed by the file's name, ``bounds/roberta-base/cla``."""
-    merged: dict[str, dict[str, Any]] = {"values": {}, "tables": {}, "series": {}, "provenance": {}}
+    merged: Results = {"values": {}, "tables": {}, "series": {}, "provenance": {}}
     for path in sorted(folder.glob("*.json")):
         record = read_json(path)
         for part in ("values", "tables", "series"):
@@ -62,7 +66,7 @@ def latex_table(table: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_generated(results: dict[str, dict[str, Any]]) -> None:
+def write_generated(results: Results) -> None:
     """Write what main.typ reads, and every table as LaTeX."""
     atomic_write_json(GENERATED / "results.json", results)
     atomic_write_json(GENERATED / "equations.json", {key: typst_source for key, (typst_source, _) in EQUATIONS.items()})
@@ -80,45 +84,53 @@ def compile_pdf() -> bytes:
         raise BuildError(" ".join([error.message, *error.hints, *error.trace[:1]])) from None
 
 
-def check_keys(results: dict[str, dict[str, Any]]) -> None:
+def check_keys(results: Results) -> None:
     """Fail when a key is used nowhere: a number that nobody reads is a number that nobody checks."""
-    known = {"values": results["values"], "tables": results["tables"], "equations": EQUATIONS}
-    for part, label in (("values", "<used-key>"), ("tables", "<used-table>"), ("equations", "<used-equation>")):
+    for known, part, label in (
+        (results["values"], "values", "<used-key>"),
+        (EQUATIONS, "equations", "<used-equation>"),
+    ):
         found = json.loads(
             typst.query(str(REPORT / "main.typ"), label, field="value", root=str(REPORT), ignore_system_fonts=True)
         )
-        unused = sorted(set(known[part]) - set(found))
+        unused = sorted(set(known) - set(found))
         if unused:
-            raise BuildError(f"{len(unused)} {part} used nowhere in main.typ: {', '.join(unused)}")
+            raise BuildError(f"{len(unused)} {part} used nowhere in main.typ: {', '.join(unused[:12])}")
 
 
-def build_report(*, check: bool) -> None:
-    """Build report.pdf; with ``check``, twice, and compare the bytes."""
-    results = load_results()
+def build_report(results: Results) -> bytes:
+    """Draw the figures, write what main.typ reads, compile it, and check that every key is used."""
+    draw_figures(results, GENERATED / "figures")
     write_generated(results)
     pdf = compile_pdf()
     check_keys(results)
-    if check and hashlib.sha256(compile_pdf()).digest() != hashlib.sha256(pdf).digest():
-        raise BuildError("two builds of the same results differ")
-    temporary = REPORT / ".report.pdf.tmp"
-    temporary.write_bytes(pdf)
-    temporary.replace(REPORT / "report.pdf")
+    return pdf
 
 
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="build twice and compare the bytes")
-    parser.add_argument("--figures", action="store_true", help="only rebuild the figures")
-    parser.add_argument("--site", action="store_true", help="write site/index.html from the same results")
+    parser.add_argument("--figures", action="store_true", help="only redraw the figures")
+    parser.add_argument("--site", action="store_true", help="only write site/index.html, from the same results")
     args = parser.parse_args()
     start = time.perf_counter()
     try:
-        build_report(check=args.check)
+        results = load_results()
+        if args.figures or args.site:
+            draw_figures(results, GENERATED / "figures")
+            made = GENERATED / "figures"
+            if args.site:
+                made = write_site(results, figures=made, target=ROOT / "site" / "index.html")
+        else:
+            pdf = build_report(results)
+            if args.check and build_report(results) != pdf:
+                raise BuildError("two builds of the same results differ")
+            made = atomic_write_bytes(REPORT / "report.pdf", pdf)
     except (BuildError, ValueError) as error:
         print(f"report: error: {error}", file=sys.stderr)
         return 1
-    print(f"report: report/report.pdf built in {time.perf_counter() - start:.1f} s")
+    print(f"report: {made.relative_to(ROOT)} built in {time.perf_counter() - start:.1f} s")
     return 0
 
 

@@ -1,0 +1,86 @@
+"""Every figure of the report and the site, drawn from committed results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+
+from analysis.plots import bounds as bound_plots
+from analysis.plots import exact as exact_plots
+from analysis.plots.style import PAGE_WIDTH, figure, save
+
+__all__ = ["FIGURES", "Figure", "draw_figures"]
+
+Results = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        name: file name without its ending.
+        topic: the result file that it draws.
+        title: one line under the figure on the site.
+        draw: results -> axes or a whole figure.
+    """
+
+    name: str
+    topic: str
+    title: str
+    draw: Callable[[Results], Axes | Drawing]
+
+
+def _table(results: Results, key: str) -> pd.DataFrame:
+    table = results["tables"][key]
+    return pd.DataFrame(table["rows"], columns=table["columns"])
+
+
+def _table1(results: Results) -> Axes:
+    return bound_plots.plot_table1(pd.DataFrame(results["series"]["bounds/table1"]))
+
+
+def _stress(results: Results) -> Drawing:
+    fig, axes = figure(PAGE_WIDTH, 2.0, columns=2)
+    ratios = results["series"]["bounds/ratios"]
+    bound_plots.plot_ratios(edges=ratios["edges"], counts=ratios["counts"], ax=axes[0])
+    bound_plots.plot_courses(results["series"]["bounds/courses"], ax=axes[1])
+    return fig
+
+
+def _exact(results: Results) -> Drawing:
+    fig, axes = figure(PAGE_WIDTH, 2.6, columns=3)
+    exact_plots.plot_tightness(_table(results, "exact/coin"), ax=axes[0])
+    exact_plots.plot_rates(_table(results, "exact/mean"), ax=axes[1])
+    exact_plots.plot_chain(_table(results, "exact/chain"), ax=axes[2])
+    return fig
+
+
+FIGURES: tuple[Figure, ...] = (
+    Figure("table1", "bounds", "Table 1's root term for every model and data set of the paper: all vacuous.", _table1),
+    Figure("stress", "bounds", "The mended theorem 1 against ten thousand random networks and a search.", _stress),
+    Figure("exact", "exact", "Bounds against the truth in models that can be solved exactly.", _exact),
+)
+
+
+def draw_figures(results: Results, folder: Path, *, formats: tuple[str, ...] = ("pdf", "svg")) -> None:
+    """Draw every figure whose results are there.
+
+    Args:
+        results: as ``build.load_results`` returns them.
+        folder: where the files go.
+        formats: endings without the dot.
+    """
+    for entry in FIGURES:
+        drawn = entry.draw(results)
+        fig = drawn if isinstance(drawn, Drawing) else drawn.figure
+        for ending in formats:
+            save(fig, folder / f"{entry.name}.{ending}")
+        plt.close("all")
