@@ -21,7 +21,7 @@ from analysis.short_code import TrainingOptions, adapted_modules, reached_subspa
 from analysis.subspace import Subspace
 from analysis.tasks import DataOptions, load_model, load_task
 from analysis.verify import verify
-from theory.certificates import binary_kl, decode_subspace
+from theory.certificates import binary_kl, decode_subspace, occam_bound
 from theory.codebook import STANDARD_GRID
 
 CHOICE = {
@@ -158,6 +158,17 @@ def test_overlapping_splits_are_an_error_or_dropped_on_request(task):
     relabelled = dataclasses.replace(task, heldout=[*task.heldout, {**task.train[0], "labels": 0}])
     with pytest.raises(ValueError, match="1 held-out inputs"):
         separate_heldout(relabelled)
+
+
+def test_a_certificate_made_after_dropping_examples_verifies_on_the_publishers_splits(task):
+    leaking = dataclasses.replace(task, heldout=[*task.heldout, *task.train[:3]])
+    record = certify(leaking, [CHOICE], options=FAST, overlap="drop-train", slack=2)
+    assert (record["data"]["dropped_train"], record["data"]["dropped_heldout"]) == (3, 0)
+    assert record["data"]["num_examples"] == len(task.train) - 3
+    assert all(check.passed for check in verify(record, leaking))
+    paid = record["empirical"]["errors"] + 2
+    again = occam_bound(paid / 157, bits=record["code"]["bits"], num_examples=157, delta=0.05)
+    assert record["bound"] == pytest.approx(float(again), abs=1e-12)
 
 
 def test_bad_input_is_refused_before_any_training(task, certificate):
