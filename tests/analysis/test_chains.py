@@ -1,0 +1,67 @@
+"""Paired comparisons of chains: the exact test against hand-worked numbers, and real runs end to end."""
+
+import pandas as pd
+import pytest
+
+from analysis.chains import digits_runs, final_and_best, intruder_curves, intruder_frame, planes, sharpness_frame
+from analysis.measuring import measure_run, measure_runs
+from analysis.paired import paired_claim, unchained_partner
+from theory.methods import METHODS
+
+
+def frame(differences):
+    rows = [{"method": "cla", "seed": seed, "checkpoint": "last", "x": 1.0} for seed in range(len(differences))]
+    rows += [
+        {"method": "c3la", "seed": seed, "checkpoint": "last", "x": 1.0 + value}
+        for seed, value in enumerate(differences)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_every_chain_has_a_partner_that_differs_in_the_chain_alone():
+    chains = [key for key, method in METHODS.items() if method.chained]
+    assert {key: unchained_partner(key) for key in chains} == {
+        "cola": "lora",
+        "rac": "asym",
+        "c3la": "cla",
+        "r-c3la": "r-cla",
+    }
+
+
+@pytest.mark.parametrize(
+    ("differences", "p_value"),
+    # all four signs alike: 1 of 16 patterns; one small minus among three: patterns + + + + and itself, 2 of 16
+    [([1.0, 2.0, 3.0, 4.0], 1 / 16), ([-1.0, 2.0, 3.0, 4.0], 2 / 16), ([0.0, 0.0, 0.0], 1.0), ([-1.0, -1.0], 1.0)],
+)
+def test_sign_flip_p_value_counts_patterns_exactly(differences, p_value):
+    row = paired_claim(frame(differences), ["x"]).iloc[0]
+    assert row["p_value"] == pytest.approx(p_value)
+    assert row["difference"] == pytest.approx(sum(differences) / len(differences))
+    assert row["low"] <= row["difference"] <= row["high"]
+
+
+def test_a_frame_without_pairs_is_refused():
+    alone = frame([1.0])
+    with pytest.raises(ValueError, match="no chained method"):
+        paired_claim(alone[alone["method"] == "c3la"], ["x"])
+
+
+def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thread):
+    paths = digits_runs(["fft", "c3la", "cla"], seeds=1, epochs=1, folder=tmp_path, checkpoints=2)
+    assert digits_runs(["fft"], seeds=1, epochs=1, folder=tmp_path, checkpoints=2) == paths[:1]
+    assert set(final_and_best(paths[1])) == {"last", "best"}
+    sharp = sharpness_frame(paths[1:], examples=20, samples=2)
+    assert len(paired_claim(sharp, ["worst_merged", "mean_adapter"])) == 4
+    spectra = intruder_frame(paths)
+    dense = spectra[spectra["method"] == "fft"].iloc[0]
+    assert dense["authors"] <= spectra["authors"].max()
+    curves = intruder_curves(paths, [0.2, 0.6, 1.0])
+    assert all(curve["intruders"].is_monotonic_increasing for curve in curves.values())
+    surface = planes(paths[1:2], steps=3, examples=8, directions="pca")[0]
+    assert surface.path.shape[0] >= 3
+    assert surface.title == "c3LA"
+    found = measure_run(paths[1])
+    assert found["intruders_authors"] == spectra[spectra["method"] == "c3la"].iloc[0]["authors"]
+    assert measure_runs(tmp_path) == {"measured": 2, "skipped": 1, "without weights": 0, "failed": 0}
+    with pytest.raises(ValueError, match="no finished run"):
+        measure_runs(tmp_path / "nothing")
