@@ -18,6 +18,8 @@ from theory.methods import METHODS, get_method
 
 __all__ = ["PAIRS", "compare_pairs", "method_table", "read_results"]
 
+_NEEDED = ("task", "method", "rank", "seed")
+
 PAIRS = (
     ("cla", "lora"),
     ("c3la", "cola"),
@@ -31,28 +33,25 @@ PAIRS = (
 """Pairs the paper speaks about: sparse against dense, chained against not, random against fixed columns."""
 
 
-def read_results(folder: str | Path, *, pattern: str = "runs_*.json") -> pd.DataFrame:
+def read_results(folder: str | Path, *, pattern: str = "*.json") -> pd.DataFrame:
     """Read every run of the committed results of ``analysis collect --result``.
 
     Args:
-        folder: ``report/results``.
+        folder: ``report/results``; files without a table of runs are left out.
         pattern: which files.
 
     Returns:
         One row per run.
 
     Raises:
-        ValueError: if no file matches, or one holds no table of runs.
+        ValueError: if no file that matches holds a table of runs.
     """
-    paths = sorted(Path(folder).glob(pattern))
-    if not paths:
-        raise ValueError(f"folder {str(folder)!r} holds no {pattern}; make one with analysis sweep and collect")
-    tables = []
-    for path in paths:
-        table = read_json(path).get("tables", {}).get("runs")
-        if table is None:
-            raise ValueError(f"result {str(path)!r} holds no table of runs")
-        tables.append(pd.DataFrame(table["rows"], columns=table["columns"]))
+    found = [read_json(path).get("tables", {}).get("runs") for path in sorted(Path(folder).glob(pattern))]
+    tables = [pd.DataFrame(t["rows"], columns=t["columns"]) for t in found if t and set(_NEEDED) <= set(t["columns"])]
+    if not tables:
+        raise ValueError(
+            f"folder {str(folder)!r} holds no table of runs in {pattern}; make one with analysis sweep and collect"
+        )
     runs = pd.concat(tables, ignore_index=True)
     return runs.assign(status="done", rank=pd.to_numeric(runs["rank"]))
 

@@ -16,7 +16,7 @@ __all__ = ["plot_against_rank", "plot_history", "plot_methods", "plot_pairs"]
 
 AXIS_NAMES = {
     "metric": "held-out accuracy",
-    "gap_cross_entropy": "measured G(W), clipped cross-entropy (nats)",
+    "gap_cross_entropy": "measured G(W), nats",
     "gap_zero_one": "measured G(W), 0-1 loss",
     "seconds_per_step": "seconds per step",
     "saved_activation_bytes": "saved activations (bytes)",
@@ -83,7 +83,7 @@ def plot_against_rank(means: pd.DataFrame, value: str, *, ax: Axes | None = None
     ranks = sorted(means["rank"].dropna().unique())
     ax.set_xticks(ranks, [f"{rank:g}" for rank in ranks])
     ax.set(xlabel="rank r", ylabel=AXIS_NAMES.get(value, value))
-    ax.figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    ax.figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=6.5, handlelength=1.5)
     return ax
 
 
@@ -99,7 +99,7 @@ def plot_history(records: Sequence[Mapping[str, Any]], *, ax: Axes | None = None
         ax.plot(steps, losses, color=method_colors()[key], alpha=0.7, label=label)
         drawn.add(key)
     ax.set(xlabel="optimizer step", ylabel="training loss (nats)")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, fontsize=6.5)
     return ax
 
 

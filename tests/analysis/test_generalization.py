@@ -155,8 +155,9 @@ def test_collected_results_hold_every_run_and_every_mean(tmp_path):
     loaded = read_records(tmp_path / "runs")
     result = read_json(runs_result(loaded, tmp_path / "result.json", command="make it"))
     assert len(result["tables"]["runs"]["rows"]) == 6
-    assert result["values"]["digits/cla/rank-2/links-1/metric"] == pytest.approx(0.6)
-    assert result["values"]["digits/fft/rank-full/links-1/metric"] == pytest.approx(0.6)
+    assert result["values"] == {"runs": 6, "failed": 0, "seeds": 3, "num_train": 10, "epochs": 2.0}
+    means = pd.DataFrame(result["tables"]["means"]["rows"], columns=result["tables"]["means"]["columns"])
+    assert means.set_index("method")["metric"].to_dict() == pytest.approx({"cla": 0.6, "fft": 0.6})
     assert result["provenance"]["seeds"] == [0, 1, 2]
     path = write_parquet(frame(loaded), tmp_path / "runs.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(path), frame(loaded))

@@ -58,12 +58,13 @@ def test_tables_have_a_row_per_task_and_a_column_per_method_in_order():
 
 def test_committed_runs_are_read_together(tmp_path):
     for name in ("digits", "trec"):
-        table = {"columns": ["task", "method", "rank"], "rows": [[name, "cla", 2], [name, "fft", None]]}
-        (tmp_path / f"runs_{name}.json").write_text(json.dumps({"tables": {"runs": table}}))
+        table = {"columns": ["task", "method", "rank", "seed"], "rows": [[name, "cla", 2, 0], [name, "fft", None, 0]]}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"tables": {"runs": table}}))
+    (tmp_path / "bounds.json").write_text(json.dumps({"tables": {"runs": {"columns": ["n"], "rows": [[1]]}}}))
     runs = read_results(tmp_path)
     assert runs["task"].tolist() == ["digits", "digits", "trec", "trec"]
     assert runs["rank"].isna().tolist() == [False, True, False, True]
-    with pytest.raises(ValueError, match=r"holds no other\.json"):
+    with pytest.raises(ValueError, match="holds no table of runs"):
         read_results(tmp_path, pattern="other.json")
     with pytest.raises(ValueError, match="none of the pairs"):
         compare_pairs(planted(shift=0.0), "gap", pairs=[("cola", "rac")])
