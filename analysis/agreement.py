@@ -8,6 +8,7 @@ Sources: Jiang et al., arXiv:1912.02178; Dziugaite et al., arXiv:2010.11924; Ken
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.pairs import Pairs, all_pairs, axis_pairs, dense_ranks, environment_pairs
 
-__all__ = ["granulated_tau", "kendall_tau", "partial_tau", "sign_error", "tied_share"]
+__all__ = ["Cells", "granulated_tau", "kendall_tau", "partial_tau", "prepare_cells", "sign_error", "tied_share"]
 
 
 def _signs(values: ArrayLike, pairs: Pairs) -> NDArray[np.float64]:
@@ -79,6 +80,40 @@ def kendall_tau(
     return _squeeze(tau, weights)
 
 
+@dataclass(frozen=True)
+class Cells:
+    """The pairs of a design by axis, prepared once for many shuffles and bootstrap samples.
+
+    Attributes:
+        granulated: axis -> pairs in the cells of granulated tau.
+        environments: axis -> the same pairs by the two values that the axis takes.
+    """
+
+    granulated: dict[str, Pairs]
+    environments: dict[str, Pairs]
+
+
+def prepare_cells(
+    design: pd.DataFrame,
+    *,
+    axes: Sequence[str],
+    fixed: Sequence[str] = (),
+    nested: Mapping[str, str] | None = None,
+) -> Cells:
+    """Find the pairs that differ on one axis alone; arguments as in :func:`granulated_tau`.
+
+    Raises:
+        ValueError: if there is no axis, or a column is missing.
+    """
+    if not axes:
+        raise ValueError("axes must name at least one hyper-parameter")
+    held = {axis: _held(axis, axes, fixed, nested) for axis in axes}
+    return Cells(
+        {axis: axis_pairs(design, axis, fixed=others) for axis, others in held.items()},
+        {axis: environment_pairs(design, axis, fixed=others) for axis, others in held.items()},
+    )
+
+
 def _held(axis: str, axes: Sequence[str], fixed: Sequence[str], nested: Mapping[str, str] | None) -> list[str]:
     """Columns that are equal within a pair that differs on ``axis``."""
     return [column for column in (*axes, *fixed) if column != axis and (nested or {}).get(column) != axis]
@@ -94,6 +129,7 @@ def granulated_tau(
     nested: Mapping[str, str] | None = None,
     variant: str = "a",
     weights: NDArray[np.float64] | None = None,
+    cells: Cells | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     r"""Granulated Kendall's tau: agreement when one hyper-parameter moves and all others stand still.
 
@@ -111,6 +147,7 @@ def granulated_tau(
             (a chain's length, given the method); it is not held fixed where the other one moves.
         variant: ``"a"`` as in the paper, or ``"b"`` (a cell where the measure is constant is left out).
         weights: multiplicities of the runs, shape (replicates, runs).
+        cells: :func:`prepare_cells` of the same design and columns, prepared beforehand.
 
     Returns:
         psi of each axis and their mean under ``"mean"``; an axis without a single pair is NaN and left out.
@@ -124,16 +161,13 @@ def granulated_tau(
     (1.0, 0.0, 0.5)
     """
     measures, target = _check(measures, target)
-    if not axes:
-        raise ValueError("axes must name at least one hyper-parameter")
+    cells = prepare_cells(design, axes=axes, fixed=fixed, nested=nested) if cells is None else cells
     replicates = 1 if weights is None else len(weights)
-    undefined = np.full((replicates, measures.shape[1]), np.nan)
+    undefined = np.full((replicates, 1, measures.shape[1]), np.nan)
     psi: dict[str, NDArray[np.float64]] = {}
-    for axis in axes:
-        others = _held(axis, axes, fixed, nested)
-        pairs = axis_pairs(design, axis, fixed=others)
-        cells = _cell_tau(measures, target, pairs, weights, variant) if len(pairs.left) else undefined[:, None]
-        psi[axis] = _mean(cells, axis=1)
+    for axis, pairs in cells.granulated.items():
+        tau = _cell_tau(measures, target, pairs, weights, variant) if len(pairs.left) else undefined
+        psi[axis] = _mean(tau, axis=1)
     psi["mean"] = _mean(np.stack(list(psi.values())), axis=0)
     return {axis: _squeeze(value, weights) for axis, value in psi.items()}
 
@@ -156,6 +190,7 @@ def sign_error(
     weights: NDArray[np.float64] | None = None,
     num_heldout: int | None = None,
     loss_range: float = 1.0,
+    cells: Cells | None = None,
 ) -> tuple[NDArray[np.float64], tuple[object, ...]]:
     r"""Sign error in every environment; its worst entry is the robust sign error.
 
@@ -176,6 +211,7 @@ def sign_error(
             max(0, 1 - 2 exp(-2 n (D / (2 range))^2))^2, cut to zero below 1/2 (Hoeffding, as the paper's
             code does), so that pairs decided by held-out noise do not count.
         loss_range: width of the loss' range, for that weight.
+        cells: :func:`prepare_cells` of the same design and columns, prepared beforehand.
 
     Returns:
         Errors of shape (environments, measures), or (replicates, environments, measures) with weights, NaN
@@ -187,9 +223,8 @@ def sign_error(
     measures, target = _check(measures, target)
     errors: list[NDArray[np.float64]] = []
     labels: list[object] = []
-    for axis in axes:
-        others = _held(axis, axes, fixed, nested)
-        pairs = environment_pairs(design, axis, fixed=others)
+    cells = prepare_cells(design, axes=axes, fixed=fixed, nested=nested) if cells is None else cells
+    for pairs in cells.environments.values():
         if not len(pairs.left):
             continue
         trust = np.ones((len(pairs.left), 1))

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.agreement import granulated_tau, kendall_tau, partial_tau, sign_error, tied_share
+from analysis.agreement import Cells as PairCells
+from analysis.agreement import granulated_tau, kendall_tau, partial_tau, prepare_cells, sign_error, tied_share
 from analysis.conditional_mi import Cells, conditional_cells, conditional_mutual_information
 from analysis.pairs import check_design, dense_ranks
 from analysis.resampling import (
@@ -135,6 +136,8 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
         list(cluster_permutations(clusters, replicates=comparison.permutations, seed=comparison.seed, strata=strata))
     )
 
+    pairs = prepare_cells(frame, axes=comparison.axes, fixed=comparison.fixed, nested=dict(comparison.nested))
+
     def ends(statistic: Callable[..., NDArray]) -> tuple[NDArray, NDArray]:
         return interval(statistic(weights=weights), confidence=comparison.confidence)
 
@@ -145,15 +148,7 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
         return kendall_tau(values, target, weights=weights)
 
     def granulated(target: NDArray = target, weights: NDArray | None = None) -> dict[str, NDArray]:
-        return granulated_tau(
-            values,
-            target,
-            frame,
-            axes=comparison.axes,
-            fixed=comparison.fixed,
-            nested=dict(comparison.nested),
-            weights=weights,
-        )
+        return granulated_tau(values, target, frame, axes=comparison.axes, weights=weights, cells=pairs)
 
     def psi(target: NDArray = target, weights: NDArray | None = None) -> NDArray:
         return granulated(target=target, weights=weights)["mean"]
@@ -172,7 +167,7 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
     columns["granulated_low"], columns["granulated_high"] = ends(psi)
     columns["granulated_p"] = null_p(psi, columns["granulated"])
     columns |= {f"psi_{axis}": value for axis, value in by_axis.items()}
-    columns |= _sign_error_columns(values, target, frame, comparison, shuffles)
+    columns |= _sign_error_columns(values, target, frame, comparison.axes, pairs, shuffles)
     if comparison.controls:
         controls = dense_ranks(frame[list(comparison.controls)].to_numpy(dtype=np.float64))
 
@@ -192,11 +187,10 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
 
 
 def _sign_error_columns(
-    values: NDArray, target: NDArray, frame: pd.DataFrame, comparison: Comparison, shuffles: NDArray
+    values: NDArray, target: NDArray, frame: pd.DataFrame, axes: tuple[str, ...], cells: PairCells, shuffles: NDArray
 ) -> dict[str, NDArray]:
     def errors(target: NDArray) -> tuple[NDArray, tuple[object, ...]]:
-        nested = dict(comparison.nested)
-        return sign_error(values, target, frame, axes=comparison.axes, fixed=comparison.fixed, nested=nested)
+        return sign_error(values, target, frame, axes=axes, cells=cells)
 
     observed, labels = errors(target)
     worst = observed.argmax(axis=0)

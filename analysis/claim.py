@@ -74,7 +74,13 @@ def judge_claim(frame: pd.DataFrame, *, comparison: Comparison, champion: str = 
 
 
 def compare_task(
-    frame: pd.DataFrame, *, loss: str, replicates: int = 1000, permutations: int = 999, seed: int = 0
+    frame: pd.DataFrame,
+    *,
+    loss: str,
+    replicates: int = 1000,
+    permutations: int = 999,
+    seed: int = 0,
+    progress: bool = True,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Agreement table and verdict for one task and one loss.
 
@@ -109,7 +115,7 @@ def compare_task(
         cmi_replicates=min(100, permutations),
         seed=seed,
     )
-    table = agreement_table(frame, measures=candidates(frame), comparison=comparison)
+    table = agreement_table(frame, measures=candidates(frame), comparison=comparison, progress=progress)
     return table, judge_claim(frame, comparison=comparison)
 
 
@@ -123,7 +129,9 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
     return {"columns": list(map(str, plain.columns)), "rows": rows}
 
 
-def result(frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int) -> dict[str, Any]:
+def result(
+    frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int, progress: bool = True
+) -> dict[str, Any]:
     """Everything that the comparison has to say, as the values and tables of a result file.
 
     Args:
@@ -132,6 +140,7 @@ def result(frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int
         replicates: bootstrap samples.
         permutations: shuffles of the null.
         seed: of both.
+        progress: show progress bars.
 
     Returns:
         ``values`` and ``tables`` for ``analysis.store.write_result``: the runs, one agreement table and one table
@@ -151,7 +160,12 @@ def result(frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int
             where = f"{task}/{loss}"
             try:
                 table, claim = compare_task(
-                    runs, loss=loss, replicates=replicates, permutations=permutations, seed=seed
+                    runs,
+                    loss=loss,
+                    replicates=replicates,
+                    permutations=permutations,
+                    seed=seed,
+                    progress=progress,
                 )
             except ValueError as reason:
                 values[f"{where}/left_out"] = str(reason)
