@@ -20,14 +20,12 @@ from theory.methods import METHODS
 
 if TYPE_CHECKING:
     from analysis.finetune import LoadedRun
-    from analysis.surfaces import Landscape
 
 __all__ = [
     "digits_runs",
     "final_and_best",
     "intruder_curves",
     "intruder_frame",
-    "planes",
     "sharpness_frame",
 ]
 
@@ -225,39 +223,3 @@ def intruder_curves(
         )
         for method, counts in found.items()
     }
-
-
-def planes(
-    paths: Iterable[str | Path], *, space: Any = "merged", steps: int = 15, examples: int = 50, **options: Any
-) -> list[Landscape]:
-    """Measure one plane per run on the same seed's directions, titled by method.
-
-    Args:
-        paths: runs' folders.
-        space: as in `analysis.landscape.plane`.
-        steps: as there.
-        examples: training examples of the fixed batch.
-        **options: passed on to `analysis.landscape.plane`; ``directions="pca"`` finds the run's checkpoints.
-    """
-    from analysis.finetune import load_run
-    from analysis.geometry import adapted_weights, checkpoint_states, training_batch
-    from analysis.landscape import plane
-
-    found = []
-    for path in tqdm(list(paths), desc="planes", leave=False, delay=2):
-        run = load_run(path)
-        states = checkpoint_states(run, space=space) if options.get("directions") == "pca" else None
-        found.append(
-            plane(
-                run.model,
-                training_batch(run, examples=examples),
-                space=space,
-                names=adapted_weights(run.model, run.record),
-                steps=steps,
-                checkpoints=states,
-                title=METHODS[run.record["config"]["method"]].name,
-                progress=False,
-                **options,
-            )
-        )
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 
 from theory.methods import METHODS
 
-__all__ = ["paired_claim", "unchained_partner"]
+__all__ = ["committed_claim", "paired_claim", "unchained_partner"]
 
 _LINK_OF = {"gaussian": "gaussian", "circulant": "window", "shuffled": "random"}
 
@@ -99,3 +100,21 @@ def _sign_flip_p(difference: np.ndarray, rng: np.random.Generator, replicates: i
         signs = np.concatenate([np.ones((1, size)), rng.choice((1.0, -1.0), size=(replicates, size))])
     means = signs @ difference
     return float((means >= difference.sum() - 1e-12 * np.abs(difference).sum()).mean())
+
+
+def committed_claim(path: str | Path) -> pd.DataFrame | str:
+    """Return the ``claim`` table of a committed result file, or say that there is none yet.
+
+    Args:
+        path: written by ``python -m analysis chains``.
+    """
+    from analysis.store import read_json
+
+    if not Path(path).exists():
+        return f"no {Path(path).name} yet"
+    table = read_json(path).get("tables", {}).get("claim")
+    return (
+        f"{Path(path).name} has no claim table"
+        if table is None
+        else pd.DataFrame(table["rows"], columns=table["columns"])
+    )

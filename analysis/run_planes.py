@@ -1,0 +1,84 @@
+"""Planes and straight lines of the loss around finished runs, titled by method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from theory.methods import METHODS
+
+if TYPE_CHECKING:
+    from analysis.surfaces import Landscape
+
+__all__ = ["interpolations", "planes"]
+
+
+def planes(
+    paths: Iterable[str | Path], *, space: Any = "merged", steps: int = 15, examples: int = 50, **options: Any
+) -> list[Landscape]:
+    """Measure one plane per run on the same seed's directions, titled by method.
+
+    Args:
+        paths: runs' folders.
+        space: as in `analysis.landscape.plane`.
+        steps: as there.
+        examples: training examples of the fixed batch.
+        **options: passed on to `analysis.landscape.plane`; ``directions="pca"`` finds the run's checkpoints.
+    """
+    from analysis.finetune import load_run
+    from analysis.geometry import adapted_weights, checkpoint_states, training_batch
+    from analysis.landscape import plane
+
+    found = []
+    for path in tqdm(list(paths), desc="planes", leave=False, delay=2):
+        run = load_run(path)
+        states = checkpoint_states(run, space=space) if options.get("directions") == "pca" else None
+        found.append(
+            plane(
+                run.model,
+                training_batch(run, examples=examples),
+                space=space,
+                names=adapted_weights(run.model, run.record),
+                steps=steps,
+                checkpoints=states,
+                title=METHODS[run.record["config"]["method"]].name,
+                progress=False,
+                **options,
+            )
+        )
+    return found
+
+
+def interpolations(methods: Sequence[str], paths: Iterable[str | Path], *, examples: int = 60) -> list[Landscape]:
+    """Measure the loss between the first two seeds of each method, on the straight line in merged space.
+
+    Each seed trained its own head on its own split; the first seed's head and batch are used all along the line,
+    so the far end need not be low.
+
+    Args:
+        methods: which of the runs' methods.
+        paths: runs' folders.
+        examples: training examples of the fixed batch.
+
+    Raises:
+        ValueError: if a method has fewer than two runs.
+    """
+    from analysis.finetune import load_run
+    from analysis.geometry import adapted_weights, training_batch
+    from analysis.landscape import interpolate
+    from analysis.spaces import parameter_space
+
+    runs = [load_run(path) for path in paths]
+    found = []
+    for method in methods:
+        pair = [run for run in runs if run.record["config"]["method"] == method][:2]
+        if len(pair) < 2:
+            raise ValueError(f"interpolation needs two runs of {method!r}, got {len(pair)}")
+        ends = [parameter_space(r.model, "merged", names=adapted_weights(r.model, r.record)).center for r in pair]
+        batch, title = training_batch(pair[0], examples=examples), METHODS[method].name
+        options: dict[str, Any] = {"space": "merged", "steps": 21, "title": title, "progress": False}
+        found.append(interpolate(pair[0].model, batch, start=ends[0], end=ends[1], **options))
+    return found
