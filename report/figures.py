@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Drawing
 
 from analysis.plots import bounds as bound_plots
 from analysis.plots import exact as exact_plots
+from analysis.plots import runs as run_plots
 from analysis.plots.style import PAGE_WIDTH, figure, save
 
 __all__ = ["FIGURES", "Figure", "draw_figures"]
@@ -63,9 +64,22 @@ def _exact(results: Results) -> Drawing:
     return fig
 
 
+def _digits(results: Results) -> Drawing:
+    means = _table(results, "digits/means")
+    fig, axes = figure(PAGE_WIDTH, 3.0, columns=2)
+    for ax, value in zip(axes, ("metric", "gap_cross_entropy"), strict=True):
+        run_plots.plot_against_rank(means, value, ax=ax)
+    axes[0].set_ylabel("held-out accuracy")
+    for legend in list(fig.legends):
+        legend.remove()
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=6.5)
+    return fig
+
+
 FIGURES: tuple[Figure, ...] = (
     Figure("table1", "bounds", "Table 1's root term for every model and data set of the paper: all vacuous.", _table1),
     Figure("stress", "bounds", "The mended theorem 1 against ten thousand random networks and a search.", _stress),
+    Figure("digits", "digits", "Digits: held-out accuracy and measured generalization error against the rank.", _digits),
     Figure("exact", "exact", "Bounds against the truth in models that can be solved exactly.", _exact),
 )
 
