@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import math
 import os
 import shutil
@@ -240,6 +241,8 @@ def run(
             computing the same run.
         RunFailure: if training failed; the record says where.
     """
+    if report_to != "none" and importlib.util.find_spec(report_to) is None:
+        raise ValueError(f"report_to={report_to!r} is not installed; pip install {report_to}, or leave it out")
     folder = check_writable(folder)
     values = dataclasses.asdict(config)
     function = functools.partial(run_cell, progress=progress, report_to=report_to)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.hub import hub_reachable
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -93,6 +95,11 @@ def _local_splits(path: Path, encoding: str) -> dict[str, Dataset]:
 def _hub(name: str, config: str | None = None) -> dict[str, Dataset]:
     import datasets
 
+    if not hub_reachable():
+        raise ValueError(
+            f"data set {name!r} is no local file or folder and cannot be fetched from the hub (offline); "
+            "give a local path as data, or one saved by datasets' save_to_disk"
+        )
     try:
         with _quiet():
             return dict(datasets.load_dataset(name, config))

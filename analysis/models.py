@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from analysis.hub import hub_reachable
 
 if TYPE_CHECKING:
     import torch
@@ -75,13 +76,14 @@ def resolve_model(spec: str) -> str:
 
 def _from_pretrained(factory: Any, spec: str, **kwargs: Any) -> Any:
     target = resolve_model(spec)
+    local = Path(target).is_dir() or not hub_reachable()
     try:
         with quiet_transformers():
-            return factory.from_pretrained(target, **kwargs)
+            return factory.from_pretrained(target, local_files_only=local, **kwargs)
     except (OSError, ConnectionError) as error:
         if Path(target).is_dir():
             raise ValueError(f"model folder {spec!r} cannot be loaded: {str(error).splitlines()[0]}") from None
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        offline = "" if hub_reachable() else " (offline)"
         raise ValueError(
             f"model {spec!r} is no local folder and cannot be fetched from the hub{offline}; give a local folder"
         ) from None

@@ -97,7 +97,8 @@ def _backend(name: str, workers: int, scheduler: str | None) -> Iterator[dict[st
         import ray
         from ray.util.joblib import register_ray
 
-        ray.init(address=scheduler, ignore_reinit_error=True, log_to_driver=False)
+        local = {"num_cpus": workers, "include_dashboard": False} if scheduler is None else {}
+        ray.init(address=scheduler, ignore_reinit_error=True, log_to_driver=False, **local)
         register_ray()
         with joblib.parallel_config(backend="ray"):
             yield {"n_jobs": workers if scheduler is None else -1, "batch_size": 1}

@@ -8,14 +8,28 @@ from analysis.run_options import add_run_options, run_values
 
 HELP = "fine-tune with one method over several seeds and measure accuracy and generalization error"
 
+_EXAMPLES = """examples:
+  python -m analysis run --method c3la --rank 4 --seeds 3
+  python -m analysis run --task trec --data FOLDER --model MODEL --method cla --epochs 3 --seeds 3
+  python -m analysis run --task custom --data my.csv --kind text-classification --text body --label topic \\
+      --model tiny:bert --method lora
+  torchrun --nproc-per-node 2 -m analysis run --method cla --precision bf16
+
+A folder of records is made once: what is recorded already is not run again."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_run_options(parser)
+    parser.usage = "python -m analysis run [--task TASK] [--method METHOD] [options]"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of the seeds (default: 0)")
     parser.add_argument("--folder", default="runs", help="where records go: FOLDER/KEY/record.json (default: runs)")
-    parser.add_argument("--report-to", default="none", choices=("none", "tensorboard", "wandb"))
+    parser.add_argument(
+        "--report-to", default="none", choices=("none", "tensorboard", "wandb"), help="where the Trainer logs"
+    )
     parser.add_argument("--again", action="store_true", help="run again what is recorded already")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 

@@ -10,9 +10,19 @@ from analysis.run_options import add_run_options, run_values, whole_numbers
 
 HELP = "run a grid of configurations (method x rank x links x seed x task), killable and resumable"
 
+_EXAMPLES = """examples:
+  python -m analysis sweep --ranks 1,2,4,8,16 --seeds 5 --workers 2 --dry-run
+  python -m analysis sweep --tasks trec trec50 --data FOLDER --model MODEL --ranks 16 --epochs 3 --workers 2
+  python -m analysis sweep --backend dask --scheduler tcp://HOST:8786 --folder SHARED_FOLDER
+
+Kill it at any moment and give the same command again: no finished run is lost or repeated."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    parser.usage = "python -m analysis sweep [--tasks TASK ...] [--methods METHOD ...] [--ranks 1,2,4] [options]"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
     add_run_options(parser, swept=("method", "rank", "links", "task"))
     axes = parser.add_argument_group("grid")
     axes.add_argument("--tasks", "--task", nargs="+", default=["digits"], help="tasks (all read --data and --model)")

@@ -308,11 +308,11 @@ def test_labels_unknown_to_the_training_split_do_not_parse(trec_folder: Path):
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, trec_folder: Path, monkeypatch):
-    import datasets
-    import huggingface_hub.constants
+    from analysis import hub, local_data, models
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert isinstance(hub.hub_reachable(), bool)
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
+    monkeypatch.setattr(local_data, "hub_reachable", lambda: False)
     options = DataOptions(**CUSTOM)
     with pytest.raises(ValueError, match="unknown task 'mnist'"):
         load_task("mnist")
