@@ -62,12 +62,16 @@ def merge_and_continue(model: nn.Module, *, optimizer: Optimizer | None = None, 
         The number of the new link.
 
     Raises:
-        ValueError: if the chain is at its last link, or the adapter is no chain; nothing is changed then.
+        ValueError: if the chain is at its last link, the adapter is no chain, or it is merged; nothing is changed then.
     """
     config = model.peft_config[adapter]
     link, links = current_link(model, adapter=adapter), getattr(config, "links", 1)
     if link + 1 >= links:
         raise ValueError(f"the chain has links={links} and is at link {link}, its last; it cannot move on")
+    layers = [*_column_layers(model, adapter), *lora_layers(model, adapter)]
+    merged = [name for name, layer in layers if adapter in layer.merged_adapters]
+    if merged:
+        raise ValueError(f"adapter {adapter!r} is merged into {merged[0]!r}; unmerge before the chain moves on")
     for name, layer in _column_layers(model, adapter):
         shape = tuple(layer.beyond_column_B[adapter].weight.shape)
         if shape != (layer.out_features, layer.r[adapter]):

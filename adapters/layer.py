@@ -4,7 +4,8 @@ Where the earlier links live: in a frozen fp32 sum per layer, one column for eac
 added by the same Function as the live link. They are not folded into W. So W0 stays what it was, bit for bit
 (``disable_adapter``, landscapes and intruder counts need it), 4-bit and bf16 bases are never re-quantised or
 rounded by a link, a resumed chain holds the same numbers as an uninterrupted one, and a sharded W is never
-written to. The price is one product with at most ``links * r`` columns per layer until the adapter is merged.
+written to. The price: in bf16 one product with at most ``links * r`` columns per layer until the adapter is merged;
+in fp32 the folded path of `adapters.functional` takes the sum along with the live columns at no further product.
 The buffer has its final shape from the start, so optimizers, DDP and checkpoints see constant shapes.
 """
 

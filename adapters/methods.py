@@ -1,4 +1,14 @@
-"""One line from a model and a method's name to what a training loop needs."""
+"""One line from a model and a method's name to what a training loop needs.
+
+With `transformers.Trainer`::
+
+    p = prepare(model, "c3la", rank=16, links=10, learning_rate=3e-4)
+    Trainer(model=p.model, optimizers=(p.create_optimizer(), None), callbacks=p.callbacks, ...).train()
+
+Such a script runs on several processes unchanged: ``torchrun --nproc_per_node 2 train.py``, or
+``accelerate launch --multi_gpu --num_processes 8 train.py``. With ``fully_shard`` (FSDP2) in a loop of one's own,
+shard first and call ``create_optimizer`` afterwards.
+"""
 
 from __future__ import annotations
 
@@ -107,9 +117,10 @@ def prepare(
         chosen, rank=rank, alpha=alpha, links=links, learning_rate=learning_rate, lr_ratio=lr_ratio,
         head_learning_rate=head_learning_rate, weight_decay=weight_decay, schedule=schedule,
     )  # fmt: skip
-    heads = (
-        [name for name in SEQ_CLS_HEAD_NAMES if hasattr(model, name)] if modules_to_save is None else modules_to_save
-    )
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise ValueError("model already carries adapters; give the base model (unload or merge_and_unload first)")
+    usual = [name for name in SEQ_CLS_HEAD_NAMES if hasattr(model, name)]
+    heads = usual if modules_to_save is None else modules_to_save
     missing = [head for head in heads if not any(_is_under(name, [head]) for name, _ in model.named_modules())]
     if missing:
         raise ValueError(f"modules_to_save names {missing[0]!r}, which matches no module of the model")

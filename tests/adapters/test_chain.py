@@ -138,6 +138,16 @@ def test_a_chain_cannot_move_past_its_last_link(build, method):
 
 
 @chains
+def test_a_merged_chain_does_not_move(build, method):
+    model = prepare(build("vit"), method, rank=3, links=2).model
+    model.merge_adapter()
+    with pytest.raises(ValueError, match=r"is merged into 'vit.layers.0.attention.q_proj'; unmerge"):
+        merge_and_continue(model)
+    model.unmerge_adapter()
+    assert merge_and_continue(model) == 1
+
+
+@chains
 def test_the_trainer_moves_the_chain_at_its_boundaries(build, tmp_path, method):
     prepared = prepare(build("vit"), method, rank=3, links=4, learning_rate=1e-2)
     fit(prepared, tmp_path, steps=10, save_strategy="steps", save_steps=1)

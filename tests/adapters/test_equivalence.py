@@ -120,6 +120,25 @@ def test_a_chain_of_links_equals_one_cla_with_all_its_columns(mlp, links):
     torch.testing.assert_close(one(x), chain.model(x), **EXACT)
 
 
+@pytest.mark.parametrize("method", ["c3la", "r-c3la", "cola", "rac"])
+def test_the_update_of_a_chain_is_the_sum_of_its_links(mlp, method):
+    """Six links of three columns on ten wrap around, in another order for r-c3LA; no link's share is lost."""
+    chain = prepare(mlp(), method, rank=3, alpha=6.0, target_modules=["0"], links=6, learning_rate=0.05, seed=2)
+    optimizer, layer = chain.create_optimizer(), chain.model.base_model.model[0]
+    total = torch.zeros(8, 10, dtype=torch.float64)
+    for link in range(6):
+        train(chain.model, optimizer, steps=2)
+        with torch.no_grad():
+            if chain.method.selects_columns:
+                columns = list(layer.beyond_column_sum["default"].columns)
+                total[:, columns] += 2 * layer.beyond_column_B["default"].weight[:, : len(columns)]
+            else:
+                total += 2 * layer.lora_B["default"].live @ layer.lora_A["default"].live
+        torch.testing.assert_close(delta_weights(chain.model)["0"], total, **EXACT)
+        if link < 5:
+            merge_and_continue(chain.model, optimizer=optimizer)
+
+
 @pytest.mark.parametrize("method", ["c3la", "r-c3la"])
 def test_a_full_round_changes_every_column(mlp, method):
     chain = prepare(mlp(), method, rank=4, target_modules=["0"], links=3, learning_rate=0.05)

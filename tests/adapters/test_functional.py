@@ -21,6 +21,12 @@ def ours(x, w, bias, b, c):
     return column_linear(x, [Term(b, (1, 3), 2.0), Term(c, INDEX, 0.5)], weight=w, bias=bias)
 
 
+def apart(x, w, bias, b, c):
+    """Fewer rows than columns: one row at a time."""
+    rows = [ours(row[None], w, bias, b, c) for row in x.reshape(-1, x.shape[-1])]
+    return torch.cat(rows).reshape(*x.shape[:-1], -1)
+
+
 def opaque(x, w, bias, b, c):
     return column_linear(x, [Term(b, (1, 3), 2.0), Term(c, INDEX, 0.5)], output=F.linear(x, w, bias))
 
@@ -29,10 +35,10 @@ def reference(x, w, bias, b, c):
     return F.linear(x, w, bias) + 2 * x[..., 1:3] @ b.T + 0.5 * x[..., INDEX] @ c.T
 
 
-both = pytest.mark.parametrize("function", [ours, opaque])
+every = pytest.mark.parametrize("function", [ours, apart, opaque])
 
 
-@both
+@every
 def test_value_and_gradients_equal_the_dense_reference(function):
     x, w, bias, b, c = tensors()
     seed = torch.randn(3, 4, 5, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
@@ -43,7 +49,7 @@ def test_value_and_gradients_equal_the_dense_reference(function):
         torch.testing.assert_close(g, e, rtol=1e-13, atol=1e-13)  # sums of at most 60 products in float64
 
 
-@both
+@every
 def test_first_and_second_derivatives_pass_gradcheck(function):
     x, w, bias, b, c = tensors()
 
@@ -63,7 +69,7 @@ def test_a_weight_that_requires_a_gradient_gets_it():
     torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-12)
 
 
-@both
+@every
 def test_vmap_of_values_and_gradients_over_stacked_factors(function):
     x, w, bias, b, c = (t.detach() for t in tensors())
     stacked = torch.randn(7, 5, 2, dtype=x.dtype, generator=torch.Generator().manual_seed(2))
@@ -102,7 +108,7 @@ def test_per_example_gradients_by_functional_call(mlp):
 
 # Dynamo itself instantiates autograd.Function while tracing one.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@both
+@every
 def test_compiles_without_graph_breaks(function):
     x, w, bias, b, c = tensors()
     compiled = torch.compile(function, backend="aot_eager", fullgraph=True)

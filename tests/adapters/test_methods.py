@@ -236,6 +236,12 @@ def test_bad_arguments_are_refused_and_the_model_is_left_as_it_was(build, method
     assert [(n, type(m)) for n, m in model.named_modules()] == modules
 
 
+def test_a_model_with_adapters_is_refused(build):
+    prepared = prepare(build("vit"), "lora", rank=2)
+    with pytest.raises(ValueError, match="model already carries adapters"):
+        prepare(prepared.model, "cla", rank=2)
+
+
 def test_an_unknown_model_type_needs_target_modules():
     with pytest.raises(ValueError, match="target_modules must be given for model type None"):
         prepare(nn.Sequential(nn.Linear(4, 4)), "cla", rank=2)
