@@ -80,7 +80,7 @@ def agreement_forest(
     ax.set_yticks(range(len(rows)), [str(name) for name in rows.index], fontsize=5.5)
     ax.set_ylim(-0.7, len(rows) - 0.3)
     ax.set_xlabel(_LABELS.get(statistic, statistic))
-    ax.legend(loc="lower right", frameon=False, fontsize=5.5)
+    ax.figure.legend(loc="outside lower center", frameon=False, fontsize=5.5, ncols=3)
     return ax
 
 
@@ -140,6 +140,6 @@ def published_rows(tau: pd.Series, *, null_high: float | None = None, ax: Axes |
     if null_high is not None:
         ax.axvspan(-null_high, null_high, color="0.5", alpha=0.2, linewidth=0, label="chance, 95 % of means")
     ax.set_yticks(range(len(ordered)), names, fontsize=5.5)
-    ax.set_xlabel("Kendall's tau-b: order of the bounds, order of measured G(W)")
-    ax.legend(frameon=False, fontsize=5.5)
+    ax.set_xlabel("Kendall's tau-b, order of bounds and of G(W)")
+    ax.legend(frameon=False, fontsize=5.5, loc="lower right")
     return ax

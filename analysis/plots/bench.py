@@ -50,7 +50,7 @@ def adapter_steps(frame: pd.DataFrame, *, setting: str, ax: Axes | None = None) 
     ax.axvline(1.0, color="0.4", linewidth=0.6)
     ax.set_xlim(left=0.9)
     ax.set_xlabel(f"step time / frozen floor ({setting})")
-    ax.legend(frameon=False, loc="lower right")
+    ax.figure.legend(loc="outside lower center", frameon=False, fontsize=6)
     return ax
 
 
@@ -103,7 +103,7 @@ def column_construction(columns: dict[str, Sequence[Sequence[int]]], *, in_featu
             picture[link, list(chosen)] = 1.0
             picture[link + 1 :, list(chosen)] = 0.35
         ax.imshow(picture, cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
-        ax.set_title(name)
+        ax.set_title(name, fontsize=7.5)
         ax.set_yticks(range(len(links)), [str(link + 1) for link in range(len(links))])
         ax.set_xlabel("column of W")
     axes[0][0].set_ylabel("link")

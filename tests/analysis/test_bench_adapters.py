@@ -60,6 +60,14 @@ def test_products_are_counted_as_the_shapes_say(base):
     assert counted["lora"] - counted["floor"] == columns + 3 * 2 * TOKENS * TINY.rank * INPUTS * TINY.layers
 
 
+def test_folded_columns_leave_one_product_of_three():
+    """With at least as many tokens as columns, fp32 columns are folded into a copy of W: only dB is left over."""
+    setting = dataclasses.replace(TINY, length=64)
+    base, inputs = base_model(setting), batch(setting)
+    floor, cla = (arithmetic(Step(attach(base, key, setting), inputs)) for key in ("floor", "cla"))
+    assert cla - floor == 2 * setting.length * setting.sequences * TINY.rank * OUTPUTS * TINY.layers
+
+
 def test_the_naive_gather_is_the_same_function_with_the_same_gradients(base):
     inputs = batch(TINY)
     naive, cla = attach(base, "naive-gather", TINY), attach(base, "cla", TINY)

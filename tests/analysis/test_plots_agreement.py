@@ -1,0 +1,90 @@
+"""The comparison's figures draw the numbers that they were given."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from analysis.claim import compare_task
+from analysis.plots.agreement import agreement_forest, family_of, gap_scatter, published_rows
+from analysis.plots.bench import adapter_memory, adapter_steps, benchmark_frame, column_construction
+from analysis.published import generalization_error, published_agreement
+from analysis.worlds import CANDIDATES, made_up_runs
+
+STEPS = {
+    "tables": {
+        "steps": {
+            "columns": ["setting", "case", "seconds", "quartile_low", "quartile_high", "step_ratio", "arithmetic_ratio",
+                        "adapter_saved_bytes"],
+            "rows": [["s", "floor", 1.0, 1.0, 1.0, 1.0, 1.0, 0], ["s", "cla", 1.1, 1.0, 1.2, 1.1, 1.04, 2**20],
+                     ["s", "lora", 1.3, 1.2, 1.4, 1.3, 1.1, 2**24]],
+        },
+        "cases": {"columns": ["case", "title"], "rows": [["floor", "floor"], ["cla", "cLA"], ["lora", "LoRA"]]},
+    }
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def test_made_up_runs_reward_what_they_follow_and_nothing_else():
+    follow = "measures/sharpness_worst_merged"
+    table, claim = compare_task(
+        made_up_runs(follow=follow, seed=1), loss="cross_entropy", replicates=99, permutations=99, progress=False
+    )
+    assert table.index[0] == follow
+    assert table.loc[follow, "q"] < 0.1
+    assert claim["verdict"] in ("contradicted", "undecided")
+    ax = agreement_forest(table)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(table.sort_values("tau_b").index)
+    with pytest.raises(ValueError, match="no statistic"):
+        agreement_forest(table, statistic="rho")
+
+
+def test_the_bound_wins_a_world_that_follows_it():
+    frame = made_up_runs(follow=CANDIDATES[0], seed=3)
+    _, claim = compare_task(frame, loss="cross_entropy", replicates=99, permutations=19, progress=False)
+    assert claim["verdict"] == "supported"
+    with pytest.raises(ValueError, match="follow"):
+        made_up_runs(follow="luck")
+
+
+def test_scatter_and_rows_draw_every_point():
+    frame = made_up_runs()
+    ax = gap_scatter(frame, measure="norm/update_sum")
+    assert sum(len(line.get_xdata()) for line in ax.lines) == len(frame)
+    with pytest.raises(ValueError, match="no column 'nothing'"):
+        gap_scatter(frame, measure="nothing")
+    tau = published_agreement(generalization_error(), permutations=9)["tau"]
+    bars = published_rows(tau, null_high=0.2).patches
+    assert sorted(bar.get_width() for bar in bars)[:3] == pytest.approx(sorted([*tau, 0.4])[:3])
+
+
+def test_benchmark_figures_name_cases_and_refuse_unknown_settings():
+    frame = benchmark_frame(STEPS)
+    assert [label.get_text() for label in adapter_steps(frame, setting="s").get_yticklabels()] == ["LoRA", "cLA"]
+    assert adapter_memory(frame, setting="s").get_xscale() == "log"
+    with pytest.raises(ValueError, match="accepted: s"):
+        adapter_steps(frame, setting="t")
+
+
+def test_construction_marks_live_and_earlier_columns():
+    ax = column_construction({"c3LA": [(0, 1), (2, 3)], "cLA": [(0, 1)]}, in_features=4)
+    picture = ax.images[0].get_array()
+    assert picture.tolist() == [[1.0, 1.0, 0.0, 0.0], [0.35, 0.35, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("bound/direct", "bound"),
+        ("unit-network/table1", "bound"),
+        ("measures/hessian_top_merged", "landscape, curvature"),
+        ("measures/intruders_paper", "intruders, spectrum"),
+        ("norm/update_sum", "norm, size"),
+        ("run/margin_q10", "fit"),
+    ],
+)
+def test_families_go_by_name(name, family):
+    assert family_of(name) == family
