@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.store import check_writable, read_json
+from theory.methods import METHODS
 
 __all__ = ["frame", "read_records", "runs_result", "table_of", "write_parquet"]
 
@@ -125,7 +126,9 @@ _RUN_COLUMNS = (
 )  # fmt: skip
 
 
-def runs_result(records: Sequence[Mapping[str, Any]], path: str | Path, *, command: str) -> Path:
+def runs_result(
+    records: Sequence[Mapping[str, Any]], path: str | Path, *, command: str, model_name: str | None = None
+) -> Path:
     """Write the committed result of a sweep: table ``runs`` (one row each) and table ``means`` (over seeds).
 
     Its few values count runs, seeds, examples and epochs; every measured number is in the tables.
@@ -134,6 +137,7 @@ def runs_result(records: Sequence[Mapping[str, Any]], path: str | Path, *, comma
         records: finished records.
         path: ``report/results/<topic>.json``.
         command: the command that made the runs; empty takes the first record's.
+        model_name: how tables call the base model; by default as the records do.
 
     Raises:
         ValueError: if the records come from several versions of the code.
@@ -143,6 +147,8 @@ def runs_result(records: Sequence[Mapping[str, Any]], path: str | Path, *, comma
 
     done = [record for record in records if record["status"] == "done"]
     runs = frame(done)
+    if model_name is not None:
+        runs["model"] = model_name
     gaps = [name for name in runs if name.startswith("gap_")]
     measures = [name for name in runs if name.startswith("measure_")]
     averaged = [
@@ -152,6 +158,10 @@ def runs_result(records: Sequence[Mapping[str, Any]], path: str | Path, *, comma
     ]
     averaged = [name for name in averaged if not name.endswith(("_low", "_high", "_range"))]
     means = across_seeds(runs, columns=averaged)
+    order = {key: place for place, key in enumerate(METHODS)}
+    means = means.sort_values(
+        ["task", "rank", "method"], key=lambda part: part.map(order) if part.name == "method" else part
+    )
     values = {
         "runs": len(runs),
         "failed": len(records) - len(done),

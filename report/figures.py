@@ -79,7 +79,7 @@ def _digits(results: Results) -> Drawing:
 FIGURES: tuple[Figure, ...] = (
     Figure("table1", "bounds", "Table 1's root term for every model and data set of the paper: all vacuous.", _table1),
     Figure("stress", "bounds", "The mended theorem 1 against ten thousand random networks and a search.", _stress),
-    Figure("digits", "digits", "Digits: held-out accuracy and measured generalization error against the rank.", _digits),
+    Figure("digits", "digits", "Digits: held-out accuracy and measured generalization error by rank.", _digits),
     Figure("exact", "exact", "Bounds against the truth in models that can be solved exactly.", _exact),
 )
 

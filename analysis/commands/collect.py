@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", help="write all runs to this file")
     parser.add_argument("--result", help="write report/results/NAME.json: all runs and their means over seeds")
     parser.add_argument("--command", default="", dest="made_by", help="the command that made the runs, for --result")
+    parser.add_argument("--model-name", help="name of the base model in the tables of --result")
     parser.add_argument("--failed", action="store_true", help="include failed runs")
 
 
@@ -30,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     if args.csv:
         print(f"wrote {atomic_write_text(args.csv, runs.to_csv(index=False))}")
     if args.result:
-        print(f"wrote {runs_result(records, args.result, command=args.made_by)}")
+        print(f"wrote {runs_result(records, args.result, command=args.made_by, model_name=args.model_name)}")
     columns = [name for name in ("metric", "gap_cross_entropy", "gap_squared_error", "gap_zero_one") if name in runs]
     means = across_seeds(runs, columns=columns)
     shown = ["task", "model", "method", "rank", "links", "seeds"]
