@@ -28,7 +28,7 @@ from analysis.store import check_writable
 __all__ = ["Basis", "BasisCache", "Cosines", "cosines", "count_intruders", "dense_cosines"]
 
 Side = Literal["left", "right"]
-_SMALL = 192
+_SMALL = 128
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,24 +176,27 @@ def cosines(basis: Basis, left: Tensor, right: Tensor, *, count: int | None = 10
         )
     size = len(basis.values)
     count = _check_count(count, size, side)
-    diagonal = basis.values.double().cpu().numpy()
-    lower = _in_basis(basis.left, left)
-    upper = _in_basis(basis.right.T, right.T)
+    lower, upper = _in_basis(basis.left, left), _in_basis(basis.right.T, right.T)
     if size <= _SMALL or left.shape[1] > size // 8 or count > size // 8:
-        matrix = lower @ upper.T
-        matrix[np.arange(size), np.arange(size)] += diagonal
-        vectors, values, others = np.linalg.svd(matrix, full_matrices=False)
-        return _matched(vectors if side == "left" else others.T, values, size, count, side, "small svd")
-    if side == "right":
-        lower, upper = upper, lower
+        return _small_svd(basis, lower, upper, count, side)
+    diagonal = basis.values.double().cpu().numpy()
+    below, above = (part.double().cpu().numpy() for part in ((lower, upper) if side == "left" else (upper, lower)))
     try:
-        values, vectors = _leading(diagonal, lower, upper, min(count + 1, size))
+        values, vectors = _leading(diagonal, below, above, min(count + 1, size))
     except ArpackNoConvergence:
-        matrix = lower @ upper.T
-        matrix[np.arange(size), np.arange(size)] += diagonal
-        vectors, values, _ = np.linalg.svd(matrix, full_matrices=False)
-        return _matched(vectors, values, size, count, side, "small svd")
+        return _small_svd(basis, lower, upper, count, side)
     return _matched(vectors, values, size, count, side, "operator")
+
+
+def _small_svd(basis: Basis, lower: Tensor, upper: Tensor, count: int, side: Side) -> Cosines:
+    """Full SVD of diag + lower @ upper.T, in the basis' precision."""
+    matrix = lower @ upper.T
+    matrix.diagonal()[: len(basis.values)] += basis.values
+    vectors, values, others = torch.linalg.svd(matrix, full_matrices=False)
+    kept = vectors if side == "left" else others.T
+    return _matched(
+        kept.double().cpu().numpy(), values.double().cpu().numpy(), len(basis.values), count, side, "small svd"
+    )
 
 
 def _leading(diagonal: np.ndarray, lower: np.ndarray, upper: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -216,16 +219,15 @@ def _leading(diagonal: np.ndarray, lower: np.ndarray, upper: np.ndarray, count: 
     return np.sqrt(np.maximum(squares[order], 0)), vectors[:, order]
 
 
-def _in_basis(basis: Tensor, factor: Tensor) -> np.ndarray:
+def _in_basis(basis: Tensor, factor: Tensor) -> Tensor:
     """Coordinates of a factor's columns in an orthonormal basis, extended by what lies outside it."""
     factor = factor.to(basis)
     inside = basis.T @ factor
     if basis.shape[0] == basis.shape[1]:
-        return inside.double().cpu().numpy()
+        return inside
     rest = factor - basis @ inside
     rest -= basis @ (basis.T @ rest)
-    outside = torch.linalg.qr(rest.double()).R
-    return np.concatenate([inside.double().cpu().numpy(), outside.cpu().numpy()])
+    return torch.cat([inside, torch.linalg.qr(rest, mode="r").R])
 
 
 def dense_cosines(basis: Basis, tuned: Tensor, *, count: int | None = 10, side: Side = "left") -> Cosines:

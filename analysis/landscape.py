@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from analysis.chebyshev import evaluate_chebyshev, grid_points
 from analysis.directions import (
     Direction,
     Normalization,
@@ -33,7 +34,7 @@ from analysis.directions import (
     random_direction,
 )
 from analysis.objective import Loss, Objective
-from analysis.planes import Evaluated, Walk, evaluate_chebyshev, evaluate_points, grid_points
+from analysis.planes import Evaluated, Walk, evaluate_points
 from analysis.spaces import Space, SpaceName, parameter_space
 from analysis.surfaces import Landscape
 
@@ -81,7 +82,7 @@ def plane(
         radius: half-width in units of the directions; None is 1 for random directions, and what shows the whole
             path for PCA.
         method: ``"auto"``, ``"vmap"``, ``"serial"``, or ``"chebyshev"`` (interpolated and checked, see
-            `analysis.planes.evaluate_chebyshev`).
+            `analysis.chebyshev.evaluate_chebyshev`).
         chunk: points per vectorised call; None tunes it.
         tolerance: of the Chebyshev check, as a share of the range of the losses.
         n_jobs: joblib's; None uses the active ``joblib.parallel_config``.

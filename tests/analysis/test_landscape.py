@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from analysis import landscape
+from analysis.chebyshev import chebyshev_matrix, chebyshev_nodes, evaluate_chebyshev
 from analysis.landscape import Landscape
-from analysis.planes import Evaluated, chebyshev_matrix, chebyshev_nodes, evaluate_chebyshev
+from analysis.planes import Evaluated
 from analysis.sharpness import expected_rise, mean_rise, worst_rise
 from analysis.spaces import parameter_space
 

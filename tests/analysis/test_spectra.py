@@ -86,7 +86,7 @@ def test_operator_equals_the_full_svd(shape, decay, side):
     basis = Basis.of(base)
     fast = cosines(basis, left, right, count=10, side=side)
     slow = dense_cosines(basis, base + left @ right, count=10, side=side)
-    assert fast.route == ("operator" if min(shape) > 192 else "small svd")
+    assert fast.route == ("operator" if min(shape) > 128 else "small svd")
     np.testing.assert_allclose(fast.values, slow.values, rtol=1e-8)
     # vectors are determined up to rounding over the gap to the next singular value: 1e-16 / 1e-4 and ARPACK's 1e-10
     np.testing.assert_allclose(fast.cosines, slow.cosines, atol=1e-6)
