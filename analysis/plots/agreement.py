@@ -59,7 +59,7 @@ def agreement_forest(
     rows = table.loc[list(measures)] if measures is not None else table
     rows = rows.dropna(subset=[statistic]).sort_values(statistic)
     if ax is None:
-        _, ax = figure(COLUMN_WIDTH, 0.6 + 0.13 * len(rows))
+        _, ax = figure(COLUMN_WIDTH, 1.1 + 0.13 * len(rows))
     seen = set()
     for position, (name, row) in enumerate(rows.iterrows()):
         family = family_of(str(name))
@@ -85,10 +85,10 @@ def agreement_forest(
 
 
 _LABELS = {
-    "tau_b": "Kendall's tau-b with measured G(W)",
-    "granulated": "granulated tau with measured G(W)",
-    "partial_tau": "partial tau given training loss and rank",
-    "cmi": "normalised conditional mutual information",
+    "tau_b": "tau-b with measured G(W)",
+    "granulated": "granulated tau with G(W)",
+    "partial_tau": "partial tau, loss and rank held",
+    "cmi": "normalised conditional MI",
 }
 
 
@@ -140,6 +140,6 @@ def published_rows(tau: pd.Series, *, null_high: float | None = None, ax: Axes |
     if null_high is not None:
         ax.axvspan(-null_high, null_high, color="0.5", alpha=0.2, linewidth=0, label="chance, 95 % of means")
     ax.set_yticks(range(len(ordered)), names, fontsize=5.5)
-    ax.set_xlabel("Kendall's tau-b, order of bounds and of G(W)")
+    ax.set_xlabel("tau-b, bounds against G(W)")
     ax.legend(frameon=False, fontsize=5.5, loc="lower right")
     return ax
