@@ -120,6 +120,7 @@ def main() -> int:
         if args.figures or args.site:
             draw_figures(results, GENERATED / "figures")
             made = GENERATED / "figures"
+            atomic_write_bytes(REPORT / "readme.svg", (made / "digits.svg").read_bytes())
             if args.site:
                 made = write_site(results, figures=made, target=ROOT / "site" / "index.html")
         else:

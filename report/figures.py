@@ -13,9 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from analysis.plots import bounds as bound_plots
+from analysis.plots import certificates as certificate_plots
 from analysis.plots import exact as exact_plots
 from analysis.plots import runs as run_plots
 from analysis.plots.style import PAGE_WIDTH, figure, save
+from analysis.store import read_json
 
 __all__ = ["FIGURES", "Figure", "draw_figures"]
 
@@ -76,10 +78,25 @@ def _digits(results: Results) -> Drawing:
     return fig
 
 
+def _certificates(results: Results) -> Drawing:
+    fig, axes = figure(PAGE_WIDTH, 2.2, columns=2, sharey=True)
+    for ax, task in zip(axes, ("trec", "digits"), strict=True):
+        paths = sorted((Path(__file__).parent / "results" / "certificates").glob(f"{task}-*.json"))
+        certificate_plots.plot_certificates([read_json(path) for path in paths], ax=ax)
+        ax.get_legend().remove()
+        ax.set_title({"trec": "TREC-6, MiniLM", "digits": "digits 5 to 9"}[task], fontsize=7.5)
+    axes[1].set_ylabel("")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=6)
+    return fig
+
+
 FIGURES: tuple[Figure, ...] = (
     Figure("table1", "bounds", "Table 1's root term for every model and data set of the paper: all vacuous.", _table1),
     Figure("stress", "bounds", "The mended theorem 1 against ten thousand random networks and a search.", _stress),
     Figure("digits", "digits", "Digits: held-out accuracy and measured generalization error by rank.", _digits),
+    Figure(
+        "certificates", "certificates", "Errors certified with probability 0.95, and held-out errors.", _certificates
+    ),
     Figure("exact", "exact", "Bounds against the truth in models that can be solved exactly.", _exact),
 )
 
