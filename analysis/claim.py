@@ -174,9 +174,6 @@ def result(
             values |= {f"{where}/verdict": claim["verdict"], f"{where}/sentence": claim["sentence"]}
             if claim["differences"] is not None:
                 tables[f"differences/{where}"] = _table(claim["differences"])
-            for name, row in table.iterrows():
-                for statistic in ("tau_b", "tau_b_low", "tau_b_high", "q", "granulated", "cmi", "partial_tau"):
-                    values[f"{where}/{name}/{statistic}"] = float(row[statistic])
             values[f"{where}/best"], values[f"{where}/significant"] = table.index[0], int((table["q"] <= 0.05).sum())
             values[f"{where}/candidates"] = len(table)
     if len(tables) == 1:

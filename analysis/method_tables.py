@@ -18,7 +18,7 @@ from theory.methods import METHODS, get_method
 
 __all__ = ["PAIRS", "compare_pairs", "method_table", "read_results"]
 
-_NEEDED = ("task", "method", "rank", "seed")
+_NEEDED = ("metric", "num_train", "task", "method", "rank", "seed")
 
 PAIRS = (
     ("cla", "lora"),

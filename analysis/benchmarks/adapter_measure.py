@@ -50,7 +50,7 @@ def saved_bytes(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> int:
             storage = part.untyped_storage()
             if storage.data_ptr() not in own:
                 kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that its own graph node keeps would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = model(**inputs).loss

@@ -58,7 +58,8 @@ def test_tables_have_a_row_per_task_and_a_column_per_method_in_order():
 
 def test_committed_runs_are_read_together(tmp_path):
     for name in ("digits", "trec"):
-        table = {"columns": ["task", "method", "rank", "seed"], "rows": [[name, "cla", 2, 0], [name, "fft", None, 0]]}
+        columns = ["task", "method", "rank", "seed", "metric", "num_train"]
+        table = {"columns": columns, "rows": [[name, "cla", 2, 0, 0.5, 9], [name, "fft", None, 0, 0.5, 9]]}
         (tmp_path / f"{name}.json").write_text(json.dumps({"tables": {"runs": table}}))
     (tmp_path / "bounds.json").write_text(json.dumps({"tables": {"runs": {"columns": ["n"], "rows": [[1]]}}}))
     runs = read_results(tmp_path)
