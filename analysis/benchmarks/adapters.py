@@ -225,10 +225,8 @@ def _ms(operators: dict[str, tuple[float, int]], name: str) -> float:
 def _values(results: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, cases in results.items():
-        for key, row in cases.items():
-            values[f"{name}/{key}/step_ratio"] = row["step_ratio"]
-            values[f"{name}/{key}/adapter_saved_mib"] = row["adapter_saved_bytes"] / 2**20
-            values[f"{name}/{key}/arithmetic_ratio"] = row["arithmetic_ratio"]
+        for key in cases.keys() & {"lora", "cla"}:
+            values[f"{name}/{key}/step_ratio"] = cases[key]["step_ratio"]
         if "lora" in cases and "cla" in cases:
             lora, cla = cases["lora"], cases["cla"]
             values[f"{name}/saved_lora_over_cla"] = lora["adapter_saved_bytes"] / max(1, cla["adapter_saved_bytes"])
