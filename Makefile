@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  PROFILE=smoke|default|full scales every experiment (now: $(PROFILE))"
+	@echo "  PROFILE=smoke|default|full scales the notebooks (now: $(PROFILE))"
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; give another with PYTHON=..."; exit 2; }
