@@ -90,13 +90,3 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
     if results is not None:
         harness.write(results, timings, command="python -m analysis bench curvature", seeds=[0], values=values)
     return {"timings": timings, "values": values, "tables": {"timings": harness.table(timings)}}
-
-
-if __name__ == "__main__":
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
-    run(results=arguments.results, quick=arguments.quick)

@@ -119,13 +119,3 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
 
 def _product_svd(left: Tensor, right: Tensor) -> np.ndarray:
     return torch.linalg.svdvals(left @ right).numpy()
-
-
-if __name__ == "__main__":
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
-    run(results=arguments.results, quick=arguments.quick)
