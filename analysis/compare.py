@@ -17,6 +17,7 @@ import pandas as pd
 
 from analysis.store import read_json
 from theory.bounds import from_update
+from theory.methods import METHODS
 from theory.perturbation import Network
 
 __all__ = [
@@ -196,7 +197,8 @@ def join_measures(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     Args:
         frame: from :func:`comparison_frame`.
         path: a CSV file with one or more of the design columns (task, method, rank, links, seed) and any number of
-            numeric columns, which become ``<file's stem>/<column>``.
+            numeric columns, which become ``<file's stem>/<column>``. The rank of full fine-tuning, which has none,
+            is not compared.
 
     Returns:
         The frame with the new columns; NaN where the file has no row for a run's configuration.
@@ -216,9 +218,18 @@ def join_measures(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     if table.duplicated(subset=shared).any():
         raise ValueError(f"{path.name} has two rows for one combination of {', '.join(shared)}")
     table = table.rename(columns={column: f"{path.stem}/{column}" for column in measures})
-    joined = frame.reset_index().merge(table, on=shared, how="left").set_index("key")
+    left = frame.reset_index()
+    if {"method", "rank"} <= set(shared):
+        shared = [column if column != "rank" else "_rank" for column in shared]
+        left, table = (part.assign(_rank=part["rank"].where(~_dense(part["method"]), 0)) for part in (left, table))
+        table = table.drop(columns="rank")
+    joined = left.merge(table, on=shared, how="left").set_index("key").drop(columns="_rank", errors="ignore")
     joined.attrs = frame.attrs
     return joined
+
+
+def _dense(methods: pd.Series) -> pd.Series:
+    return methods.isin([key for key, method in METHODS.items() if method.trains == "weight"])
 
 
 def candidates(frame: pd.DataFrame, *, min_runs: int = 3) -> list[str]:

@@ -1,12 +1,17 @@
-"""Measure a folder of finished runs: ``measures.json`` beside each ``record.json``, resumable."""
+"""Measure a folder of finished runs: ``measures.json`` and ``code.json`` beside each ``record.json``, resumable."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from analysis.intruders import BasisCache
 from analysis.store import atomic_write_json, config_key, read_json
+
+if TYPE_CHECKING:
+    from analysis.loading import LoadedRun
 
 __all__ = ["measure_run", "measure_runs"]
 
@@ -20,7 +25,7 @@ def _cache() -> BasisCache:
 def measure_run(
     folder: str | Path, *, data: str | None = None, model: str | None = None, again: bool = False
 ) -> dict[str, float] | None:
-    """Measure one run and write ``measures.json`` beside its record.
+    """Measure one run: geometry into ``measures.json``, the length of its code into ``code.json``.
 
     Args:
         folder: the run's folder.
@@ -29,23 +34,34 @@ def measure_run(
         again: measure even if there are measures with the same settings.
 
     Returns:
-        The measures (residuals and standard errors are in the file alone), or None if they were there already.
+        What was measured (residuals, errors and steps are in the files alone), or None if it was there already.
 
     Raises:
         ValueError: if the run cannot be loaded (`analysis.finetune.load_run`).
     """
+    from analysis import code_length, geometry
     from analysis.finetune import load_run
-    from analysis.geometry import SETTINGS, geometry_of_run
 
-    path = Path(folder) / "measures.json"
-    key = config_key(SETTINGS)
-    if not again and path.exists() and read_json(path).get("settings_key") == key:
-        return None
-    found = geometry_of_run(load_run(folder, data=data, model=model), cache=_cache())
-    errors = {name: found.pop(name) for name in list(found) if name.endswith(("_residual", "_error"))}
-    lists = {"settings": list(SETTINGS.items()), "uncertainties": list(errors.items())}
-    atomic_write_json(path, {"settings_key": key, **lists, **found})
-    return found
+    instruments: dict[str, tuple[Mapping[str, Any], Callable[[LoadedRun], dict[str, float]]]] = {
+        "measures.json": (geometry.SETTINGS, lambda run: geometry.geometry_of_run(run, cache=_cache())),
+        "code.json": (code_length.SETTINGS, code_length.code_of_run),
+    }
+    run: LoadedRun | None = None
+    everything: dict[str, float] = {}
+    for name, (settings, instrument) in instruments.items():
+        path = Path(folder) / name
+        key = config_key(settings)
+        if not again and path.exists() and read_json(path).get("settings_key") == key:
+            continue
+        run = run or load_run(folder, data=data, model=model)
+        if name == "code.json" and run.task.kind in ("regression", "causal-lm"):
+            continue  # a code's length is measured by the 0-1 loss, which these have not
+        found = instrument(run)
+        errors = {label: found.pop(label) for label in list(found) if label.endswith(("_residual", "_error", "_step"))}
+        lists = {"settings": list(settings.items()), "uncertainties": list(errors.items())}
+        atomic_write_json(path, {"settings_key": key, **lists, **found})
+        everything |= found
+    return everything or None
 
 
 def _attempt(folder: Path, data: str | None, model: str | None, again: bool) -> tuple[str, str]:

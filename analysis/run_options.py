@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["add_run_options", "whole_numbers", "run_values"]
+__all__ = ["add_method_axes", "add_run_options", "method_cells", "run_values", "whole_numbers"]
 
 _KINDS = ("image-classification", "text-classification", "multiple-choice", "regression", "causal-lm")
 
@@ -66,6 +66,45 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
     add(kept, "--save-adapter", action="store_true", help="keep the trained weights (safetensors)")
     add(kept, "--save-checkpoints", type=int, default=0, metavar="N", help="keep N evenly spaced snapshots")
     add(kept, "--checkpoint-every", type=int, default=0, metavar="STEPS", help="resumable checkpoints of a long run")
+
+
+def add_method_axes(group: Any) -> None:
+    """Add the axes of a grid that belong to the method: ``--methods``, ``--ranks`` and ``--links``."""
+    group.add_argument("--methods", nargs="+", default=["all"], help="methods, or all for the eleven")
+    group.add_argument("--ranks", type=whole_numbers, default=[16], help="for example 1,2,4,8,16")
+    group.add_argument("--links", type=whole_numbers, help="chain lengths of the chained methods")
+
+
+def method_cells(
+    base: Mapping[str, Any], *, methods: Sequence[str], ranks: Sequence[int], links: Sequence[int] | None
+) -> list[dict[str, Any]]:
+    """Return a configuration per method, rank and chain length over a base configuration.
+
+    An axis that a method does not have (rank of full fine-tuning, links of an unchained one) is left out, and so is
+    an option that it does not take.
+
+    Raises:
+        ValueError: for an unknown method or a value outside its range.
+    """
+    from analysis.run_config import RunConfig
+    from analysis.sweep import grid
+    from theory.methods import get_method, method_keys
+
+    cells = []
+    for key in list(method_keys()) if list(methods) == ["all"] else methods:
+        method = get_method(key)
+        own = dict(base)
+        if method.trains != "both":
+            own.pop("lr_ratio", None)
+        if method.trains == "weight":
+            own.pop("learning_rate", None)
+        lengths = list(links) if links and method.chained else [None]
+        cells += grid(
+            own, {"method": [key], "rank": ranks[:1] if method.trains == "weight" else ranks, "links": lengths}
+        )
+    for cell in cells:
+        RunConfig.from_mapping(cell)
+    return cells
 
 
 def run_values(args: argparse.Namespace) -> dict[str, Any]:

@@ -4,46 +4,65 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.run_options import add_run_options, run_values
+from analysis.run_options import add_method_axes, add_run_options, method_cells, run_values
 
 HELP = "train on random halves of an n x 2 supersample and estimate the CMI family of bounds from the losses"
+
+_EXAMPLES = """examples:
+  python -m analysis masks --methods cla lora --ranks 4 --rows 100 --masks 20 --workers 2
+  python -m analysis masks --rows 100 --table information.csv   # then: compare RUNS --join information.csv"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    add_run_options(parser)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=50, help="n: training examples of each run")
-    parser.add_argument("--masks", type=int, default=20, help="runs per supersample")
-    parser.add_argument("--supersamples", type=int, default=1)
-    parser.add_argument("--backend", default="loky", choices=("loky", "dask", "ray"))
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--scheduler", help="address of the Dask scheduler or Ray cluster")
-    parser.add_argument("--folder", default="runs/masks", help="where records go (default: runs/masks)")
-    parser.add_argument("--output", help="write the loss arrays to this .safetensors file")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
+    add_run_options(parser, swept=("method", "rank", "links"))
+    axes = parser.add_argument_group("configurations")
+    add_method_axes(axes)
+    axes.add_argument("--seed", type=int, default=0)
+    design = parser.add_argument_group("supersample")
+    design.add_argument("--rows", type=int, default=50, help="n: training examples of each run")
+    design.add_argument("--masks", type=int, default=20, help="runs per supersample and configuration")
+    design.add_argument("--supersamples", type=int, default=1)
+    jobs = parser.add_argument_group("where it runs and what is written")
+    jobs.add_argument("--backend", default="loky", choices=("loky", "dask", "ray"))
+    jobs.add_argument("--workers", type=int, default=1)
+    jobs.add_argument("--scheduler", help="address of the Dask scheduler or Ray cluster")
+    jobs.add_argument("--folder", default="runs/masks", help="where records go (default: runs/masks)")
+    jobs.add_argument("--output", help="write the loss arrays of a single configuration to this .safetensors file")
+    jobs.add_argument("--table", metavar="CSV", help="write one row of estimates per configuration, for compare --join")
+    jobs.add_argument("--results", metavar="JSON", help="write the estimates with intervals, nulls and provenance")
+    jobs.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the masks and print each bound with its interval and its zero-information null."""
-    import numpy as np
-
+    from analysis.information_table import information_frame, joinable
     from analysis.masks import collect_masks, mask_cell, mask_cells, mask_key, write_masks
+    from analysis.provenance import provenance
     from analysis.run_config import RunConfig
-    from analysis.store import RunFailure
+    from analysis.store import RunFailure, atomic_write_text, write_result
     from analysis.sweep import sweep
     from analysis.tasks import load_task
-    from theory import cmi
 
-    values = run_values(args)
-    config = RunConfig.from_mapping(values)
+    base = {name: value for name, value in run_values(args).items() if name not in ("method", "rank", "links")}
+    configurations = method_cells(base, methods=args.methods, ranks=args.ranks, links=args.links)
+    if args.output and len(configurations) > 1:
+        raise ValueError(f"--output holds the arrays of one configuration, got {len(configurations)}; name one method")
+    config = RunConfig.from_mapping(configurations[0])
     options = config.resolve().options
     task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=options)
     if not 2 <= args.rows <= len(task.train) // 2:
         raise ValueError(f"rows must lie in 2..{len(task.train) // 2} for this task, got {args.rows}")
-    cells = mask_cells(values, rows=args.rows, masks=args.masks, supersamples=args.supersamples)
+    if (args.table or args.results) and (task.kind == "regression" or args.masks * args.supersamples < 2):
+        raise ValueError("estimates need a task with 0-1 loss and at least two masks")
+    groups = [
+        mask_cells(values, rows=args.rows, masks=args.masks, supersamples=args.supersamples)
+        for values in configurations
+    ]
     report = sweep(
-        cells,
+        [cell for cells in groups for cell in cells],
         mask_cell,
         folder=args.folder,
         key=mask_key,
@@ -54,17 +73,28 @@ def main(args: argparse.Namespace) -> int:
     )
     if report.failed:
         raise RunFailure(f"{len(report.failed)} of {report.total} runs failed; see {args.folder}/{report.failed[0]}")
-    arrays = collect_masks(cells, folder=args.folder)
+    arrays = [collect_masks(cells, folder=args.folder) for cells in groups]
     if args.output:
-        print(f"wrote {write_masks(arrays, args.output)}")
-    if len(cells) < 2 or task.kind == "regression":
+        print(f"wrote {write_masks(arrays[0], args.output)}")
+    if args.masks * args.supersamples < 2 or task.kind == "regression":
         return 0
-    print(f"0-1 loss, {len(cells)} runs of n = {args.rows}; nats; [interval]; null: what zero information reads as")
-    for quantity in ("ld-mi", "e-cmi", "fast-rate"):
-        found = cmi.estimate(arrays["zero_one"], arrays["masks"], quantity=quantity, rng=np.random.default_rng(0))
+    estimates = information_frame(configurations, arrays)
+    print(f"0-1 loss, {args.masks * args.supersamples} runs of n = {args.rows} each; bounds on the gap, in [0, 1];")
+    print("[interval]; null: what zero information reads as")
+    for row in estimates.itertuples():
         print(
-            f"{quantity:10} bound {found.bound:.4f} [{found.bound_low:.4f}, {found.bound_high:.4f}] "
-            f"null {found.bound_null:.4f}"
+            f"{row.method:6} r={row.rank:<3} links={row.links} {row.quantity:9} bound {row.bound:.4f} "
+            f"[{row.bound_low:.4f}, {row.bound_high:.4f}] null {row.bound_null:.4f}  "
+            f"gap {row.gap:.4f} [{row.gap_low:.4f}, {row.gap_high:.4f}]"
         )
-    print(f"measured gap {found.gap:.4f} [{found.gap_low:.4f}, {found.gap_high:.4f}]")
+    if args.table:
+        print(f"wrote {atomic_write_text(args.table, joinable(estimates).to_csv(index=False))}")
+    if args.results:
+        words = [f"--task {config.task} --methods {' '.join(args.methods)} --ranks {','.join(map(str, args.ranks))}"]
+        words += [f"--rows {args.rows} --masks {args.masks} --supersamples {args.supersamples}"]
+        words += [f"--{name.replace('_', '-')} {base[name]:g}" for name in ("num_train", "epochs") if base.get(name)]
+        made = provenance(f"python -m analysis masks {' '.join(words)}", [args.seed])
+        table = {"columns": list(estimates.columns), "rows": estimates.to_numpy().tolist()}
+        values = {"configurations": len(configurations), "rows": args.rows, "masks": args.masks}
+        print(f"wrote {write_result(args.results, provenance=made, values=values, tables={'estimates': table})}")
     return 0

@@ -1,11 +1,11 @@
-"""``measure``: sharpness, curvature and spectra of finished runs, written beside each record."""
+"""``measure``: sharpness, curvature, spectra and code lengths of finished runs, written beside each record."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "measure sharpness, curvature and intruder dimensions of finished runs that kept their weights"
+HELP = "measure sharpness, curvature, intruders and code length of finished runs that kept their weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

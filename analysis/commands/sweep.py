@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.run_options import add_run_options, run_values, whole_numbers
+from analysis.run_options import add_method_axes, add_run_options, method_cells, run_values
 
 HELP = "run a grid of configurations (method x rank x links x seed x task), killable and resumable"
 
@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser, swept=("method", "rank", "links", "task"))
     axes = parser.add_argument_group("grid")
     axes.add_argument("--tasks", "--task", nargs="+", default=["digits"], help="tasks (all read --data and --model)")
-    axes.add_argument("--methods", nargs="+", default=["all"], help="methods, or all for the eleven")
-    axes.add_argument("--ranks", type=whole_numbers, default=[16], help="for example 1,2,4,8,16")
-    axes.add_argument("--links", type=whole_numbers, help="chain lengths of the chained methods")
+    add_method_axes(axes)
     axes.add_argument("--seeds", type=int, default=3, help="number of seeds")
     axes.add_argument("--first-seed", type=int, default=0)
     jobs = parser.add_argument_group("where it runs")
@@ -43,31 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _cells(args: argparse.Namespace) -> list[dict]:
-    """Return the grid; an axis a method does not have (rank of fft, links of an unchained one) is left out."""
-    from analysis.finetune import RunConfig
+    """Return the grid: task and seed, then what belongs to the method."""
     from analysis.sweep import grid
-    from theory.methods import get_method, method_keys
 
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")
-    methods = list(method_keys()) if args.methods == ["all"] else args.methods
     base = {k: v for k, v in run_values(args).items() if k not in ("seed", "links", "task", "method", "rank")}
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
-    cells = []
-    for seed_cell in grid(base, {"task": args.tasks, "seed": seeds}):
-        for key in methods:
-            method = get_method(key)
-            ranks = [args.ranks[0]] if method.trains == "weight" else args.ranks
-            links = args.links if args.links and method.chained else [None]
-            own = dict(seed_cell)
-            if method.trains != "both":
-                own.pop("lr_ratio", None)
-            if method.trains == "weight":
-                own.pop("learning_rate", None)
-            cells += grid(own, {"method": [key], "rank": ranks, "links": links})
-    for cell in cells:
-        RunConfig.from_mapping(cell)
-    return cells
+    return [
+        cell
+        for seed_cell in grid(base, {"task": args.tasks, "seed": seeds})
+        for cell in method_cells(seed_cell, methods=args.methods, ranks=args.ranks, links=args.links)
+    ]
 
 
 def _key(cell: Mapping[str, Any]) -> str:

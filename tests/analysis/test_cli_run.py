@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.cli import main
@@ -56,10 +57,26 @@ def test_sweep_is_listed_run_resumed_and_collected(tmp_path: Path, capsys):
 
 def test_masks_prints_bounds_beside_the_gap(tmp_path: Path, capsys):
     options = ["--rows", "15", "--masks", "2", "--folder", str(tmp_path), "--output", str(tmp_path / "x.safetensors")]
-    assert main(["masks", "--method", "cla", *options, *SMALL]) == 0
+    assert main(["masks", "--methods", "cla", *options, *SMALL]) == 0
     output = capsys.readouterr().out
-    assert "ld-mi" in output
-    assert "measured gap" in output
+    assert output.count(" ld-mi ") == 1
+    assert "gap " in output
+    assert main(["masks", "--methods", "cla", "fft", *options, *SMALL]) == 2
+    assert "the arrays of one configuration, got 2" in capsys.readouterr().err
+
+
+def test_masks_of_a_grid_become_a_table_that_compare_joins(tmp_path: Path, capsys):
+    grid = ["masks", "--methods", "cla", "fft", "c3la", "--ranks", "1,2", "--rows", "12", "--masks", "2"]
+    rest = ["--epochs", "3", "--num-train", "40", "--num-heldout", "60", "--quiet", "--folder", str(tmp_path)]
+    files = ["--table", str(tmp_path / "information.csv"), "--results", str(tmp_path / "information.json")]
+    assert main([*grid, *rest, *files]) == 0
+    capsys.readouterr()
+    table = pd.read_csv(tmp_path / "information.csv")
+    assert list(table.columns) == ["task", "method", "rank", "links", "ld-mi", "e-cmi", "fast-rate"]
+    assert table["method"].tolist() == ["cla", "cla", "fft", "c3la", "c3la"]
+    assert table.query("method == 'c3la'")["links"].tolist() == [3, 3]
+    estimates = read_json(tmp_path / "information.json")["tables"]["estimates"]
+    assert len(estimates["rows"]) == 5 * 3
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,10 @@ def test_measures_of_a_configuration_reach_all_its_seeds(tmp_path):
     assert joined.notna().sum() == 6
     assert set(joined[frame["method"] == "cla"].dropna()) == {0.25}
     assert joined.index.equals(frame.index)
+    dense = frame.assign(method="fft", rank=WIDTH)  # its rank is the full one, whatever the table calls it
+    table.write_text("method,rank,ld_mi\nfft,1,0.75\n")
+    assert set(join_measures(dense, table)["information/ld_mi"]) == {0.75}
+    assert join_measures(dense, table)["rank"].equals(dense["rank"])
     table.write_text("method,ld_mi\ncla,1\ncla,2\n")
     with pytest.raises(ValueError, match="two rows for one combination of method"):
         join_measures(frame, table)

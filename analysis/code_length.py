@@ -1,0 +1,177 @@
+"""How many bits does a finished run's update need? A code length as a candidate measure of generalization.
+
+The certificates of ``analysis.certify`` train for a short code. Here a run that was trained as usual is coded
+afterwards: every trained number is rounded to a multiple of its tensor's step and written with the adaptive code
+of ``theory.coding``. W0, seeds, frozen factors and selectors are known to the decoder, as they are in Table 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from analysis.evaluation import evaluate
+from theory.coding import adaptive_bits
+
+if TYPE_CHECKING:
+    from analysis.loading import LoadedRun
+
+__all__ = ["SETTINGS", "TrainedPart", "code_of_run", "quantize_tensor", "trained_parts"]
+
+SETTINGS: dict[str, Any] = {
+    "version": 1,
+    "steps": [4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125],
+    "tolerance": 0.01,
+    "delta": 0.05,
+}
+"""Steps over a tensor's root mean square; rise of the training error that a code may cause; failure probability."""
+
+_STEP_BITS = 6
+_SIZE_BITS = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedPart:
+    """One trained weight of the base model.
+
+    Attributes:
+        name: the parameter's name in the base model.
+        numbers: what was trained, as arrays that are coded one by one.
+        update: the arrays, rounded or not -> the change of the parameter, in its own layout.
+    """
+
+    name: str
+    numbers: tuple[Tensor, ...]
+    update: Callable[[Sequence[Tensor]], Tensor]
+
+
+def trained_parts(run: LoadedRun) -> Iterator[TrainedPart]:
+    """Yield everything that a run trained.
+
+    Columns are coded merged (a column that two links trained counts once), factors as B alone where A was frozen
+    and as B and A where both were trained, all else (heads, full fine-tuning) as its dense change.
+    """
+    from peft.utils import ModulesToSaveWrapper
+    from transformers.pytorch_utils import Conv1D
+
+    from adapters import factors
+
+    model = run.model
+    if not hasattr(model, "peft_config"):
+        for name, parameter in model.named_parameters():
+            change = parameter.detach() - run.base_state[name]
+            yield TrainedPart(name=name, numbers=(change,), update=lambda arrays: arrays[0])
+        return
+    records = {record["name"]: record for record in run.record["updates"]}
+    base = dict(model.get_base_model().named_modules())
+    for layer in factors(model):
+        record = records[layer.name]
+        transposed = isinstance(base[layer.name].get_base_layer(), Conv1D)
+        if record["kind"] == "columns":
+            columns = torch.tensor(record["support"])
+            numbers: tuple[Tensor, ...] = ((layer.left @ layer.right)[:, columns],)
+            shape = layer.base_weight.shape
+
+            def update(arrays: Sequence[Tensor], columns: Tensor = columns, shape: Any = shape) -> Tensor:
+                return torch.zeros(shape).index_copy_(1, columns, arrays[0])
+        elif record["a_trained"]:
+            numbers = (layer.left, layer.right)
+
+            def update(arrays: Sequence[Tensor]) -> Tensor:  # type: ignore[misc]
+                return arrays[0] @ arrays[1]
+        else:
+            numbers, right = (layer.left,), layer.right
+
+            def update(arrays: Sequence[Tensor], right: Tensor = right) -> Tensor:  # type: ignore[misc]
+                return arrays[0] @ right
+
+        oriented = (lambda arrays, made=update: made(arrays).t()) if transposed else update
+        yield TrainedPart(name=f"{layer.name}.weight", numbers=numbers, update=oriented)
+    for name, module in model.get_base_model().named_modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            for key, parameter in module.modules_to_save["default"].named_parameters():
+                full = f"{name}.{key}"
+                change = parameter.detach() - run.base_state[full]
+                yield TrainedPart(name=full, numbers=(change,), update=lambda arrays: arrays[0])
+
+
+def quantize_tensor(values: Tensor, *, step_over_rms: float) -> tuple[Tensor, float]:
+    r"""Round a tensor to multiples of a step and count the bits of its code.
+
+    The step is the power of two nearest to ``step_over_rms`` times the root mean square (its exponent: 6 bits); the
+    largest multiple follows (16 bits), then the symbols in the adaptive code. A tensor that rounds to zero costs the
+    22 bits alone.
+
+    Args:
+        values: finite numbers, any shape.
+        step_over_rms: step over the tensor's root mean square.
+
+    Returns:
+        The rounded tensor and its bits.
+
+    Raises:
+        ValueError: if a value is not finite, or the largest multiple does not fit in 16 bits.
+    """
+    if not torch.isfinite(values).all():
+        raise ValueError("the update holds a value that is not finite; a run that diverged has no code")
+    rms = float(values.double().square().mean().sqrt()) if values.numel() else 0.0
+    if rms == 0:
+        return torch.zeros_like(values), float(_STEP_BITS + _SIZE_BITS)
+    exponent = min(max(round(math.log2(step_over_rms * rms)), -48), 15)
+    step = 2.0**exponent
+    symbols = (values.double() / step).round().long()
+    largest = int(symbols.abs().max())
+    if largest >= 1 << _SIZE_BITS:
+        raise ValueError(f"the largest multiple of the step, {largest}, does not fit in {_SIZE_BITS} bits")
+    counts: NDArray[np.int64] = torch.bincount((symbols + largest).flatten(), minlength=2 * largest + 1).numpy()
+    return (symbols * step).to(values), _STEP_BITS + _SIZE_BITS + adaptive_bits(counts)
+
+
+def code_of_run(run: LoadedRun) -> dict[str, float]:
+    r"""Code a finished run at several steps, and keep the shortest code that hardly raises the training error.
+
+    The Occam bound of that code, :math:`\hat R + \sqrt{(b \ln 2 + \ln(1/\delta)) / (2 n)}` on the 0-1 loss
+    (Langford 2005), holds with probability 1 - delta over the training examples, the choice of the step paid for. It
+    is printed unclipped, because runs are compared by it: above one it says nothing.
+
+    Args:
+        run: from ``analysis.finetune.load_run``; a classification run.
+
+    Returns:
+        ``bits``: of the shortest code whose training error is at most one percentage point above the run's own (the
+        finest step's where none is); ``bound``: its Occam bound; ``rounded_error``: its training error;
+        ``rounding_step``: its step over the root mean square.
+
+    Raises:
+        ValueError: for a task without 0-1 loss, or an update that is not finite.
+    """
+    from analysis.tasks import load_model
+
+    if run.task.kind in ("regression", "causal-lm"):
+        raise ValueError(f"a code's length is measured by the 0-1 loss, which a {run.task.kind} task does not have")
+    examples = list(run.task.train)
+    own_error = float(evaluate(run.model, run.task, examples).errors.mean())
+    parts = list(trained_parts(run))
+    target = load_model(run.task, seed=int(run.record["config"]["seed"]))
+    parameters = dict(target.named_parameters())
+    found: dict[str, float] = {}
+    for step in SETTINGS["steps"]:
+        bits = math.log2(len(SETTINGS["steps"]))
+        with torch.no_grad():
+            for part in parts:
+                coded = [quantize_tensor(values, step_over_rms=step) for values in part.numbers]
+                bits += sum(cost for _, cost in coded)
+                parameters[part.name].copy_(run.base_state[part.name] + part.update([values for values, _ in coded]))
+        error = float(evaluate(target, run.task, examples).errors.mean())
+        penalty = (bits * math.log(2) + math.log(1 / SETTINGS["delta"])) / (2 * len(examples))
+        found = {"bits": bits, "bound": error + math.sqrt(penalty), "rounded_error": error, "rounding_step": step}
+        if error <= own_error + SETTINGS["tolerance"]:
+            break
+    return found

@@ -1,0 +1,61 @@
+"""Estimates of the CMI family for a grid of configurations, one row each, ready to stand beside other measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from theory import cmi
+
+__all__ = ["QUANTITIES", "information_frame", "joinable"]
+
+QUANTITIES = ("ld-mi", "e-cmi", "fast-rate")
+"""What is estimated, by name in ``theory.cmi``: from the losses' difference, both losses, and the fast-rate form."""
+
+
+def information_frame(
+    configurations: Sequence[Mapping[str, Any]], arrays: Sequence[Mapping[str, NDArray]], *, seed: int = 0
+) -> pd.DataFrame:
+    """Estimate every quantity of ``QUANTITIES`` from the 0-1 losses of every configuration.
+
+    Args:
+        configurations: values of ``analysis.run_config.RunConfig``.
+        arrays: from ``analysis.masks.collect_masks``, one per configuration.
+        seed: of bootstrap and null.
+
+    Returns:
+        One row per configuration and quantity: task, method, rank, links, quantity, information (nats), bound with
+        ``bound_low``, ``bound_high`` (bootstrap over runs) and ``bound_null`` (the same estimate at zero information),
+        and the measured gap of the masked runs with its interval.
+    """
+    from analysis.run_config import RunConfig
+
+    rows = []
+    for values, found in zip(configurations, arrays, strict=True):
+        config = RunConfig.from_mapping(values).resolve()
+        for quantity in QUANTITIES:
+            rng = np.random.default_rng(seed)
+            estimate = cmi.estimate(found["zero_one"], found["masks"], quantity=quantity, rng=rng)
+            numbers = ("information", "bound", "bound_low", "bound_high", "bound_null", "gap", "gap_low", "gap_high")
+            rows.append(
+                {
+                    "task": config.task,
+                    "method": config.method,
+                    "rank": config.rank,
+                    "links": config.links,
+                    "quantity": quantity,
+                    **{name: float(getattr(estimate, name)) for name in numbers},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def joinable(estimates: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per configuration and one column per quantity's bound, as ``compare --join`` reads it."""
+    keys = ["task", "method", "rank", "links"]
+    wide = estimates.pivot(index=keys, columns="quantity", values="bound")[list(QUANTITIES)]
+    return wide.loc[estimates[keys].drop_duplicates().itertuples(index=False, name=None)].reset_index()
