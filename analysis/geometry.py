@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,16 +76,19 @@ def run_updates(run: LoadedRun) -> list[LayerUpdate]:
     return [layer for layer in from_model(run.model, run.base_state) if kept is None or layer.name in kept]
 
 
-def geometry_of_run(run: LoadedRun, *, cache: BasisCache | None = None) -> dict[str, float]:
+def geometry_of_run(
+    run: LoadedRun, *, cache: BasisCache | None = None, settings: Mapping[str, Any] = SETTINGS
+) -> dict[str, float]:
     r"""Measure sharpness, curvature and spectra of one run, on the training loss.
 
     Everything is about the adapted matrices alone. Merged space is W0 + dW for every method. Adapter space is
     the parameters that the method trains: both factors or B alone; for chains the live link's; for full
-    fine-tuning the matrices themselves. `SETTINGS` holds sizes and radii.
+    fine-tuning the matrices themselves.
 
     Args:
         run: from `analysis.finetune.load_run`.
         cache: bases of W0, shared by all runs of one base model.
+        settings: sizes and radii, as in `SETTINGS`; runs are comparable when theirs are equal.
 
     Returns:
         For each space S in (adapter, merged): sharpness_worst_S, sharpness_mean_S (rise of the loss at 5 % of the
@@ -93,20 +97,20 @@ def geometry_of_run(run: LoadedRun, *, cache: BasisCache | None = None) -> dict[
         intruders_paper (all left vectors, epsilon = 0.5), intruders_mean_share (all vectors, averaged over epsilon
         in (0, 1]), effective_rank, stable_rank, frobenius_ratio (means over matrices).
     """
-    batch = training_batch(run, examples=SETTINGS["examples"])
-    small = training_batch(run, examples=SETTINGS["curvature_examples"])
+    batch = training_batch(run, examples=settings["examples"])
+    small = training_batch(run, examples=settings["curvature_examples"])
     names = adapted_weights(run.model, run.record)
     found: dict[str, float] = {}
     for label in ("adapter", "merged"):
         space: dict[str, Any] = {"space": label, "names": names}
-        radius, seed = SETTINGS["relative_radius"], SETTINGS["seed"]
+        radius, seed = settings["relative_radius"], settings["seed"]
         worst = worst_rise(
-            run.model, batch, relative_radius=radius, ascent_steps=SETTINGS["ascent_steps"], seed=seed, **space
+            run.model, batch, relative_radius=radius, ascent_steps=settings["ascent_steps"], seed=seed, **space
         )
-        mean = mean_rise(run.model, batch, relative_radius=radius, samples=SETTINGS["samples"], seed=seed, **space)
+        mean = mean_rise(run.model, batch, relative_radius=radius, samples=settings["samples"], seed=seed, **space)
         operator = hessian(run.model, small, **space)
         top = top_eigenvalues(operator, count=1, tolerance=0.01, max_products=40, subspace=7, seed=seed)
-        trace = hutchinson(operator, probes=SETTINGS["trace_probes"], seed=seed)
+        trace = hutchinson(operator, probes=settings["trace_probes"], seed=seed)
         found |= {
             f"sharpness_worst_{label}": worst.value,
             f"sharpness_mean_{label}": mean.value,
@@ -118,21 +122,23 @@ def geometry_of_run(run: LoadedRun, *, cache: BasisCache | None = None) -> dict[
     noise = expected_rise(
         run.model,
         batch,
-        sigma=SETTINGS["sigma"],
-        samples=SETTINGS["samples"],
+        sigma=settings["sigma"],
+        samples=settings["samples"],
         space="merged",
         names=names,
-        seed=SETTINGS["seed"],
+        seed=settings["seed"],
     )
-    return found | {"sharpness_expected_merged": noise.value} | spectra_of_run(run, cache=cache)
+    return found | {"sharpness_expected_merged": noise.value} | spectra_of_run(run, cache=cache, settings=settings)
 
 
-def spectra_of_run(run: LoadedRun, *, cache: BasisCache | None = None) -> dict[str, float]:
+def spectra_of_run(
+    run: LoadedRun, *, cache: BasisCache | None = None, settings: Mapping[str, Any] = SETTINGS
+) -> dict[str, float]:
     """Return the part of `geometry_of_run` that needs weights alone."""
     cache = cache if cache is not None else BasisCache()
     updates = run_updates(run)
-    epsilon = [SETTINGS["intruder_epsilon"]]
-    authors = intruder_dimensions(updates, convention="authors", count=SETTINGS["intruder_count"], cache=cache)
+    epsilon = [settings["intruder_epsilon"]]
+    authors = intruder_dimensions(updates, convention="authors", count=settings["intruder_count"], cache=cache)
     everything = intruder_dimensions(updates, convention="paper", cache=cache)
     table = spectrum_table(updates, cache=cache)
     return {

@@ -23,7 +23,12 @@ def _cache() -> BasisCache:
 
 
 def measure_run(
-    folder: str | Path, *, data: str | None = None, model: str | None = None, again: bool = False
+    folder: str | Path,
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    examples: int | None = None,
+    again: bool = False,
 ) -> dict[str, float] | None:
     """Measure one run: geometry into ``measures.json``, the length of its code into ``code.json``.
 
@@ -31,19 +36,24 @@ def measure_run(
         folder: the run's folder.
         data: where the run's data is now; None takes where it was.
         model: where its base model is now; None takes where it was.
+        examples: training examples of sharpness, and half as many of curvature; None takes the settings'.
         again: measure even if there are measures with the same settings.
 
     Returns:
         What was measured (residuals, errors and steps are in the files alone), or None if it was there already.
 
     Raises:
-        ValueError: if the run cannot be loaded (`analysis.finetune.load_run`).
+        ValueError: if the run cannot be loaded (`analysis.finetune.load_run`), or ``examples`` is below 2.
     """
     from analysis import code_length, geometry
     from analysis.finetune import load_run
 
+    if examples is not None and examples < 2:
+        raise ValueError(f"examples must be at least 2, got {examples}")
+    sizes = {} if examples is None else {"examples": examples, "curvature_examples": examples // 2}
+    shape = geometry.SETTINGS | sizes
     instruments: dict[str, tuple[Mapping[str, Any], Callable[[LoadedRun], dict[str, float]]]] = {
-        "measures.json": (geometry.SETTINGS, lambda run: geometry.geometry_of_run(run, cache=_cache())),
+        "measures.json": (shape, lambda run: geometry.geometry_of_run(run, cache=_cache(), settings=shape)),
         "code.json": (code_length.SETTINGS, code_length.code_of_run),
     }
     run: LoadedRun | None = None
@@ -64,19 +74,25 @@ def measure_run(
     return everything or None
 
 
-def _attempt(folder: Path, data: str | None, model: str | None, again: bool) -> tuple[str, str]:
+def _attempt(folder: Path, data: str | None, model: str | None, examples: int | None, again: bool) -> tuple[str, str]:
     import torch
 
     torch.set_num_threads(1)
     try:
-        found = measure_run(folder, data=data, model=model, again=again)
+        found = measure_run(folder, data=data, model=model, examples=examples, again=again)
     except ValueError as error:
         return "failed", f"{folder.name}: {error}"
     return ("skipped", "") if found is None else ("measured", "")
 
 
 def measure_runs(
-    folder: str | Path, *, jobs: int = 1, data: str | None = None, model: str | None = None, again: bool = False
+    folder: str | Path,
+    *,
+    jobs: int = 1,
+    data: str | None = None,
+    model: str | None = None,
+    examples: int | None = None,
+    again: bool = False,
 ) -> dict[str, int]:
     """Measure every finished run under a folder that kept its weights.
 
@@ -85,17 +101,20 @@ def measure_runs(
         jobs: processes; None takes the active ``joblib.parallel_config`` (a Dask or Ray cluster).
         data: as in `measure_run`.
         model: as in `measure_run`.
+        examples: as in `measure_run`.
         again: as in `measure_run`.
 
     Returns:
         ``{"measured", "skipped", "without weights", "failed"}``: counts of runs. Each failure is printed in one line.
 
     Raises:
-        ValueError: if there is no finished run, or ``jobs`` is 0.
+        ValueError: if there is no finished run, ``jobs`` is 0, or ``examples`` is below 2.
     """
     from joblib import Parallel, delayed
     from tqdm import tqdm
 
+    if examples is not None and examples < 2:
+        raise ValueError(f"examples must be at least 2, got {examples}")
     if jobs == 0:
         raise ValueError("jobs must be at least 1, or -1 for every core, got 0")
     records = sorted(Path(folder).rglob("record.json"))
@@ -105,7 +124,7 @@ def measure_runs(
     ready = [path for path in done if (path / "adapter").is_dir()]
     summary = {"measured": 0, "skipped": 0, "without weights": len(done) - len(ready), "failed": 0}
     outcomes = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(_attempt)(path, data, model, again) for path in ready
+        delayed(_attempt)(path, data, model, examples, again) for path in ready
     )
     with tqdm(total=len(ready), desc="measure", unit="run") as bar:
         for outcome, line in outcomes:

@@ -9,6 +9,7 @@ from analysis.chains import digits_runs, final_and_best, intruder_curves, intrud
 from analysis.measuring import measure_run, measure_runs
 from analysis.paired import paired_claim, unchained_partner
 from analysis.run_planes import planes
+from analysis.store import read_json
 from theory.methods import METHODS
 
 
@@ -65,6 +66,11 @@ def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thre
     found = measure_run(paths[1])
     assert found["intruders_authors"] == spectra[spectra["method"] == "c3la"].iloc[0]["authors"]
     assert measure_runs(tmp_path) == {"measured": 1, "skipped": 1, "without weights": 0, "failed": 0}
+    before = read_json(paths[1] / "measures.json")
+    assert measure_run(paths[1], examples=6)["sharpness_worst_merged"] != before["sharpness_worst_merged"]
+    assert ["examples", 6] in read_json(paths[1] / "measures.json")["settings"]
+    with pytest.raises(ValueError, match="examples must be at least 2, got 1"):
+        measure_runs(tmp_path, examples=1)
     with pytest.raises(ValueError, match="no finished run"):
         measure_runs(tmp_path / "nothing")
 
