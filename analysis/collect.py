@@ -17,12 +17,16 @@ from theory.methods import METHODS
 __all__ = ["frame", "read_records", "runs_result", "table_of", "write_parquet"]
 
 
-def read_records(folder: str | Path, *, failed: bool = False) -> list[dict[str, Any]]:
+def read_records(
+    folder: str | Path, *, failed: bool = False, only: Mapping[str, Sequence[Any]] | None = None
+) -> list[dict[str, Any]]:
     """Read the records of the runs under a folder, in the order of their keys.
 
     Args:
         folder: ``<folder>/<key>/record.json``.
         failed: whether to return failed runs too.
+        only: names of the configuration (method, rank, links, ...) and the values that are kept of each; a method that
+            has no rank or no chain is kept whatever is asked of it.
 
     Raises:
         ValueError: if the folder holds no record, or a corrupt one; the message names it.
@@ -34,7 +38,18 @@ def read_records(folder: str | Path, *, failed: bool = False) -> list[dict[str, 
     kept = [record for record in records if failed or record.get("status") == "done"]
     if not kept:
         raise ValueError(f"folder {str(folder)!r} holds no finished run, only failed ones")
-    return kept
+    chosen = [record for record in kept if all(_kept(record["config"], *item) for item in (only or {}).items())]
+    if not chosen:
+        asked = ", ".join(f"{name} in {list(values)}" for name, values in (only or {}).items())
+        raise ValueError(f"folder {str(folder)!r} holds no run with {asked}")
+    return chosen
+
+
+def _kept(config: Mapping[str, Any], name: str, values: Sequence[Any]) -> bool:
+    method = METHODS[config["method"]]
+    if (name == "rank" and method.trains == "weight") or (name == "links" and not method.chained):
+        return True
+    return config.get(name) in values
 
 
 def _name(value: Any) -> Any:

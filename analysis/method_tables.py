@@ -18,7 +18,7 @@ from theory.methods import METHODS, get_method
 
 __all__ = ["PAIRS", "compare_pairs", "method_table", "read_results"]
 
-_NEEDED = ("metric", "num_train", "task", "method", "rank", "seed")
+_NEEDED = ("metric", "num_train", "task", "model", "method", "rank", "links", "seed")
 
 PAIRS = (
     ("cla", "lora"),
@@ -33,15 +33,16 @@ PAIRS = (
 """Pairs the paper speaks about: sparse against dense, chained against not, random against fixed columns."""
 
 
-def read_results(folder: str | Path, *, pattern: str = "*.json") -> pd.DataFrame:
+def read_results(folder: str | Path, *, pattern: str = "*.json", links: int = 3) -> pd.DataFrame:
     """Read every run of the committed results of ``analysis collect --result``.
 
     Args:
         folder: ``report/results``; files without a table of runs are left out.
         pattern: which files.
+        links: length of the chains that are kept, so that a method is one configuration per task and rank.
 
     Returns:
-        One row per run.
+        One row per run, each run once.
 
     Raises:
         ValueError: if no file that matches holds a table of runs.
@@ -52,7 +53,8 @@ def read_results(folder: str | Path, *, pattern: str = "*.json") -> pd.DataFrame
         raise ValueError(
             f"folder {str(folder)!r} holds no table of runs in {pattern}; make one with analysis sweep and collect"
         )
-    runs = pd.concat(tables, ignore_index=True)
+    runs = pd.concat(tables, ignore_index=True).drop_duplicates(["task", "model", "method", "rank", "links", "seed"])
+    runs = runs[runs["links"].isin((1, links))].reset_index(drop=True)
     return runs.assign(status="done", rank=pd.to_numeric(runs["rank"]))
 
 

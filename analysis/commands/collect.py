@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from analysis.run_options import whole_numbers
+
 HELP = "collect the records of runs into a table, a Parquet file, or a committed result"
 
 
@@ -15,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--result", help="write report/results/NAME.json: all runs and their means over seeds")
     parser.add_argument("--command", default="", dest="made_by", help="the command that made the runs, for --result")
     parser.add_argument("--model-name", help="name of the base model in the tables of --result")
+    parser.add_argument("--methods", nargs="+", help="only runs of these methods")
+    parser.add_argument("--ranks", type=whole_numbers, help="only adapters of these ranks, for example 1,2,4")
+    parser.add_argument("--links", type=whole_numbers, help="only chains of these lengths")
     parser.add_argument("--failed", action="store_true", help="include failed runs")
 
 
@@ -24,7 +29,9 @@ def main(args: argparse.Namespace) -> int:
     from analysis.generalization import across_seeds
     from analysis.store import atomic_write_text
 
-    records = read_records(args.folder, failed=args.failed)
+    asked = {"method": args.methods, "rank": args.ranks, "links": args.links}
+    only = {name: values for name, values in asked.items() if values is not None}
+    records = read_records(args.folder, failed=args.failed, only=only)
     runs = frame(records)
     if args.parquet:
         print(f"wrote {write_parquet(runs, args.parquet)}")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from analysis.plots.style import figure, method_colors
 from theory.methods import METHODS
 
-__all__ = ["plot_against_rank", "plot_history", "plot_methods", "plot_pairs"]
+__all__ = ["plot_against_links", "plot_against_rank", "plot_history", "plot_methods", "plot_pairs"]
 
 AXIS_NAMES = {
     "metric": "held-out accuracy",
@@ -84,6 +84,28 @@ def plot_against_rank(means: pd.DataFrame, value: str, *, ax: Axes | None = None
     ax.set_xticks(ranks, [f"{rank:g}" for rank in ranks])
     ax.set(xlabel="rank r", ylabel=AXIS_NAMES.get(value, value))
     ax.figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=6.5, handlelength=1.5)
+    return ax
+
+
+def plot_against_links(means: pd.DataFrame, value: str, *, ax: Axes | None = None) -> Axes:
+    """Draw a line per chained method against the length of the chain, with intervals over seeds.
+
+    Args:
+        means: from :func:`analysis.generalization.across_seeds`, one row per method and chain length.
+        value: column, with ``_low`` and ``_high`` beside it.
+        ax: where; a new figure by default.
+    """
+    ax = figure(height=2.2)[1] if ax is None else ax
+    for key in (key for key in METHODS if (means["method"] == key).any()):
+        part = means[means["method"] == key].sort_values("links")
+        ends = np.stack([part[value] - part[f"{value}_low"], part[f"{value}_high"] - part[value]])
+        ax.errorbar(
+            part["links"], part[value], yerr=np.maximum(ends, 0), marker="o", markersize=3, capsize=2,
+            color=method_colors()[key], linestyle="-" if METHODS[key].selects_columns else ":", label=METHODS[key].name,
+        )  # fmt: skip
+    ax.set_xticks(sorted(means["links"].unique()))
+    ax.set(xlabel="links of the chain", ylabel=AXIS_NAMES.get(value, value))
+    ax.legend(frameon=False, fontsize=6.5)
     return ax
 
 

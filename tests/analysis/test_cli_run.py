@@ -53,6 +53,13 @@ def test_sweep_is_listed_run_resumed_and_collected(tmp_path: Path, capsys):
     tables = read_json(result)["tables"]
     assert len(tables["runs"]["rows"]) == 10
     assert len(tables["means"]["rows"]) == 5
+    only = ["--methods", "fft", "c3la", "--ranks", "2", "--links", "3"]
+    assert main(["collect", folder, *only, "--result", str(result)]) == 0
+    kept = read_json(result)["tables"]["runs"]
+    assert len(kept["rows"]) == 4
+    assert {row[kept["columns"].index("rank")] for row in kept["rows"]} == {2, None}
+    assert main(["collect", folder, "--methods", "paca"]) == 2
+    assert "no run with method in ['paca']" in capsys.readouterr().err
 
 
 def test_masks_prints_bounds_beside_the_gap(tmp_path: Path, capsys):

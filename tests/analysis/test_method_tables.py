@@ -58,10 +58,13 @@ def test_tables_have_a_row_per_task_and_a_column_per_method_in_order():
 
 def test_committed_runs_are_read_together(tmp_path):
     for name in ("digits", "trec"):
-        columns = ["task", "method", "rank", "seed", "metric", "num_train"]
-        table = {"columns": columns, "rows": [[name, "cla", 2, 0, 0.5, 9], [name, "fft", None, 0, 0.5, 9]]}
-        (tmp_path / f"{name}.json").write_text(json.dumps({"tables": {"runs": table}}))
+        columns = ["task", "model", "method", "rank", "links", "seed", "metric", "num_train"]
+        rows = [[name, "m", "c3la", 2, 3, 0, 0.5, 9], [name, "m", "fft", None, 1, 0, 0.5, 9]]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"tables": {"runs": {"columns": columns, "rows": rows}}}))
+    lengths = [["digits", "m", "c3la", 2, links, 0, 0.5, 9] for links in (2, 3)]
+    (tmp_path / "lengths.json").write_text(json.dumps({"tables": {"runs": {"columns": columns, "rows": lengths}}}))
     (tmp_path / "bounds.json").write_text(json.dumps({"tables": {"runs": {"columns": ["n"], "rows": [[1]]}}}))
+    assert len(read_results(tmp_path, pattern="lengths.json", links=2)) == 1
     runs = read_results(tmp_path)
     assert runs["task"].tolist() == ["digits", "digits", "trec", "trec"]
     assert runs["rank"].isna().tolist() == [False, True, False, True]
@@ -76,6 +79,8 @@ def test_plots_draw_a_point_per_method_and_a_line_per_rank():
     first = means[means["task"] == "a"]
     ax = plots.plot_against_rank(first, "gap")
     assert len(ax.get_lines()) == 3
+    chain = first[first["method"] == "cla"].assign(method="c3la", links=[2, 3])
+    assert len(plots.plot_against_links(chain, "gap").get_legend().get_texts()) == 1
     one = across_seeds(planted(shift=0.1).query("rank != 1"), columns=("gap",), by=("method",))
     ax = plots.plot_methods(one, "gap")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["FFT", "LoRA", "cLA"]
