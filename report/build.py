@@ -142,11 +142,11 @@ def main() -> int:
     try:
         results = load_results()
         if args.figures or args.site:
-            draw_figures(results, GENERATED / "figures")
             made = GENERATED / "figures"
+            figures = draw_figures(results, made)
             atomic_write_bytes(REPORT / "readme.svg", (made / "digits.svg").read_bytes())
             if args.site:
-                made = write_site(results, figures=made, target=ROOT / "site" / "index.html")
+                made = write_site(results, figures, folder=made, target=ROOT / "site" / "index.html")
         else:
             pdf = build_report(results)
             if args.check and build_report(results) != pdf:

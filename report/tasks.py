@@ -86,7 +86,9 @@ def _printed(results: dict[str, dict[str, Any]], part: str) -> dict[str, dict[st
 def _interval(row: pd.Series, name: str, *, scale: float, digits: int) -> str:
     """A mean with its interval beneath it, ``93.5`` over ``[92.0, 95.0]``."""
     value, low, high = (scale * float(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
-    return f"{value:.{digits}f}\n[{low:.{digits}f}, {high:.{digits}f}]"
+    shown = [f"{number:.{digits}f}".replace("-", "−") for number in (value, low, high)]
+    shown = [text if text.strip("−0.") else text.removeprefix("−") for text in shown]
+    return f"{shown[0]}\n[{shown[1]}, {shown[2]}]"
 
 
 def methods_table(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
