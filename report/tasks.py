@@ -106,7 +106,7 @@ def methods_table(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     columns, rows = ["Method"], {key: [method.name] for key, method in METHODS.items()}
     for task in tasks:
         columns += [f"{task.title}\nacc. %", f"{task.title}\nG(W)"]
-        frame = means(results, task.key, rank=RANK).set_index("method", verify_integrity=True)
+        frame = means(results, task.key, rank=RANK).set_index("method")
         for key, row in rows.items():
             known = key in frame.index
             row.append(_interval(frame.loc[key], "metric", scale=100, digits=1) if known else _NONE)
