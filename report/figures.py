@@ -132,8 +132,8 @@ def _bench(results: Results) -> Drawing:
     return fig
 
 
-# What the forest shows, the same for every task, one of those that order alike on our runs (the report names them);
-# measures that were joined to the comparison from elsewhere stand above.
+# What the forest shows, the same for every task: a choice of each family (all candidates are on the site). Measures
+# that were joined to the comparison from elsewhere stand above.
 _FOREST = (
     "bound/table1-root", "bound/gauge-fixed", "bound/support", "unit-network/table1", "unit-network/excess-measured",
     "measures/sharpness_worst_merged", "measures/sharpness_worst_adapter", "measures/sharpness_mean_merged",
@@ -164,7 +164,7 @@ def _forest(results: Results) -> Drawing:
     )
     for ax, table, (task, loss) in zip(axes[0], tables, shown, strict=True):
         agreement_plots.agreement_forest(table, measures=measures, ax=ax)
-        ax.set_title(f"{task.title}, {'cross-entropy' if loss == 'cross_entropy' else '0-1 loss'}", fontsize=7.5)
+        ax.set_title(f"{task.title}\n{'cross-entropy' if loss == 'cross_entropy' else '0-1 loss'}", fontsize=7.5)
         ax.set_xlabel("$\\tau_b$ with $G(W)$")
     axes[0, 0].set_yticklabels(_measure_name(name) for name in reversed(measures))
     _one_legend(fig, axes[0, 0], ncols=5)
