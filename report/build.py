@@ -53,7 +53,14 @@ def load_results(folder: Path = RESULTS) -> Results:
 
 _LATEX = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%_#${}"}
-    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "–": "--", "\n": " "}
+    | {
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "–": "--",
+        "−": "$-$",
+        "\n": " ",
+    }
 )
 
 

@@ -111,7 +111,7 @@ SECTIONS = (
         "Landscapes, curvature, spectra",
         "Are chained adapters sharper, and have they more intruder dimensions, than the method they chain? Paired by "
         "seed. And how fast the instruments are beside public ones.",
-        ("landscape", "spectra", "bench_landscape", "bench_curvature", "bench_spectra"),
+        ("landscape", "spectra", "bench_landscape", "bench_curvature", "bench_spectra", "bench_streaming"),
     ),
     Section(
         "certificates",

@@ -81,6 +81,7 @@ def test_result_files_are_merged_under_their_names(tmp_path):
 
 def test_figures_without_results_are_left_out(tmp_path, results):
     assert draw_figures(results, tmp_path) == []
+    assert all(isinstance(figure.topics, tuple) for figure in FIGURES)
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)
 
 
@@ -120,4 +121,6 @@ def test_every_committed_table_is_written_as_latex(tmp_path):
     written = sorted((tmp_path / "generated" / "latex").glob("*.tex"))
     assert len(written) == len(results["tables"]) + 1
     for path in written:
-        _balanced(path.read_text())
+        text = path.read_text()
+        _balanced(text)
+        assert text.isascii(), "plain LaTeX knows no other letters"
