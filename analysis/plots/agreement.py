@@ -14,14 +14,14 @@ from theory.methods import METHODS
 __all__ = ["FAMILIES", "agreement_forest", "family_of", "gap_scatter", "published_rows"]
 
 FAMILIES = {
-    "bound": ("bound", "unit-network"),
+    "bound": ("bound/", "unit-network/"),
+    "information, code": ("information/", "code/"),
     "landscape, curvature": ("sharp", "hessian", "flat"),
     "intruders, spectrum": ("intruder", "rank", "frobenius_ratio"),
     "norm, size": ("norm", "size", "update", "trained", "spectral", "links"),
-    "information, code": ("information", "mask", "mi", "code", "bits"),
     "fit": ("loss", "error", "margin"),
 }
-_COLORS = dict(zip(FAMILIES, ("#0173b2", "#d55e00", "#cc78bc", "#029e73", "#ca9161", "#949494"), strict=True))
+_COLORS = dict(zip(FAMILIES, ("#0173b2", "#ca9161", "#d55e00", "#cc78bc", "#029e73", "#949494"), strict=True))
 
 
 def family_of(measure: str) -> str:
@@ -30,8 +30,9 @@ def family_of(measure: str) -> str:
     >>> family_of("bound/direct"), family_of("measures/sharpness_worst_adapter"), family_of("run/margin_mean")
     ('bound', 'landscape, curvature', 'fit')
     """
-    if measure.startswith(FAMILIES["bound"]):
-        return "bound"
+    for family in ("bound", "information, code"):
+        if measure.startswith(FAMILIES[family]):
+            return family
     for family, words in FAMILIES.items():
         if any(word in measure for word in words):
             return family

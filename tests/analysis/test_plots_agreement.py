@@ -88,7 +88,7 @@ def test_construction_marks_live_and_earlier_columns():
         ("norm/update_sum", "norm, size"),
         ("run/margin_q10", "fit"),
         ("run/train_error", "fit"),
-        ("masks/ld_mi", "information, code"),
+        ("information/fast-rate", "information, code"),
     ],
 )
 def test_families_go_by_name(name, family):
