@@ -19,7 +19,8 @@ matplotlib.use("agg")
 
 import typst
 from equations import EQUATIONS
-from figures import draw_figures
+from figures import Figure, draw_figures
+from tasks import methods_table, present_tasks
 from webpage import write_site
 
 from analysis.store import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
@@ -45,17 +46,29 @@ def load_results(folder: Path = RESULTS) -> Results:
             for key, value in record.get(part, {}).items():
                 merged[part][f"{path.stem}/{key}"] = value
         merged["provenance"][path.stem] = record.get("provenance", {})
+    if present_tasks(merged):
+        merged["tables"]["tasks/methods"] = methods_table(merged)
     return merged
+
+
+_LATEX = str.maketrans(
+    {mark: f"\\{mark}" for mark in "&%_#${}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "–": "--",
+        "−": "$-$",
+        "\n": " ",
+    }
+)
 
 
 def latex_table(table: dict[str, Any]) -> str:
     """Write one table as LaTeX, for people who write in it."""
 
     def cell(value: object) -> str:
-        text = f"{value:.4g}" if isinstance(value, float) else "--" if value is None else str(value)
-        for mark in "&%_#":
-            text = text.replace(mark, "\\" + mark)
-        return text
+        return f"{value:.4g}" if isinstance(value, float) else "--" if value is None else str(value).translate(_LATEX)
 
     lines = [
         f"\\begin{{tabular}}{{l{'r' * (len(table['columns']) - 1)}}}\n\\hline",
@@ -66,32 +79,50 @@ def latex_table(table: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_generated(results: Results) -> None:
-    """Write what main.typ reads, and every table as LaTeX."""
-    atomic_write_json(GENERATED / "results.json", results)
-    atomic_write_json(GENERATED / "equations.json", {key: typst_source for key, (typst_source, _) in EQUATIONS.items()})
+def write_generated(results: Results, figures: list[Figure], folder: Path = REPORT) -> None:
+    """Write what main.typ reads into ``folder/generated``, and every equation and table as LaTeX.
+
+    Args:
+        results: as :func:`load_results` returns them.
+        figures: those drawn.
+        folder: the folder of main.typ.
+    """
+    made = folder / "generated"
+    tasks = [{"key": task.key, "title": task.title} for task in present_tasks(results)]
+    atomic_write_json(made / "results.json", {**results, "tasks": tasks})
+    known = {figure.name: [topic for topic in figure.topics if topic in results["provenance"]] for figure in figures}
+    atomic_write_json(made / "figures.json", known)
+    atomic_write_json(made / "equations.json", {key: typst_source for key, (typst_source, _) in EQUATIONS.items()})
     latex = [f"% {key}\n\\begin{{equation}}\n{source}\n\\end{{equation}}\n" for key, (_, source) in EQUATIONS.items()]
-    atomic_write_text(GENERATED / "latex" / "equations.tex", "\n".join(latex))
+    atomic_write_text(made / "latex" / "equations.tex", "\n".join(latex))
     for key, table in results["tables"].items():
-        atomic_write_text(GENERATED / "latex" / f"table-{key.replace('/', '-')}.tex", latex_table(table))
+        atomic_write_text(made / "latex" / f"table-{key.replace('/', '-')}.tex", latex_table(table))
 
 
-def compile_pdf() -> bytes:
-    """Compile main.typ; an unknown key, an overflow or an error of its language stops the build."""
+def compile_pdf(folder: Path = REPORT) -> bytes:
+    """Compile main.typ; an unknown key, an overflow or an error of its language stops the build.
+
+    Raises:
+        BuildError: with the reason.
+    """
     try:
-        return typst.compile(str(REPORT / "main.typ"), root=str(REPORT), ignore_system_fonts=True, timestamp=0)
+        return typst.compile(str(folder / "main.typ"), root=str(folder), ignore_system_fonts=True, timestamp=0)
     except typst.TypstError as error:
         raise BuildError(" ".join([error.message, *error.hints, *error.trace[:1]])) from None
 
 
-def check_keys(results: Results) -> None:
-    """Fail when a key is used nowhere: a number that nobody reads is a number that nobody checks."""
+def check_keys(results: Results, folder: Path = REPORT) -> None:
+    """Fail when a key is used nowhere: a number that nobody reads is a number that nobody checks.
+
+    Raises:
+        BuildError: naming the first dozen.
+    """
     for known, part, label in (
         (results["values"], "values", "<used-key>"),
         (EQUATIONS, "equations", "<used-equation>"),
     ):
         found = json.loads(
-            typst.query(str(REPORT / "main.typ"), label, field="value", root=str(REPORT), ignore_system_fonts=True)
+            typst.query(str(folder / "main.typ"), label, field="value", root=str(folder), ignore_system_fonts=True)
         )
         unused = sorted(set(known) - set(found))
         if unused:
@@ -100,8 +131,8 @@ def check_keys(results: Results) -> None:
 
 def build_report(results: Results) -> bytes:
     """Draw the figures, write what main.typ reads, compile it, and check that every key is used."""
-    draw_figures(results, GENERATED / "figures")
-    write_generated(results)
+    figures = draw_figures(results, GENERATED / "figures")
+    write_generated(results, figures)
     pdf = compile_pdf()
     check_keys(results)
     return pdf
@@ -118,11 +149,11 @@ def main() -> int:
     try:
         results = load_results()
         if args.figures or args.site:
-            draw_figures(results, GENERATED / "figures")
             made = GENERATED / "figures"
+            figures = draw_figures(results, made)
             atomic_write_bytes(REPORT / "readme.svg", (made / "digits.svg").read_bytes())
             if args.site:
-                made = write_site(results, figures=made, target=ROOT / "site" / "index.html")
+                made = write_site(results, figures, folder=made, target=ROOT / "site" / "index.html")
         else:
             pdf = build_report(results)
             if args.check and build_report(results) != pdf:

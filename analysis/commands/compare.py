@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     from analysis.claim import published_result, result
     from analysis.compare import comparison_frame, join_measures
     from analysis.provenance import provenance
-    from analysis.published import generalization_error
+    from analysis.published import generalization_error, performance
     from analysis.store import write_result
 
     if bool(args.runs) == args.published:
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.published:
-        found = published_result(generalization_error(), seed=args.seed)
+        found = published_result(generalization_error(), performance(), seed=args.seed)
         command = "python -m analysis compare --published"
         shown = {key: value for key, value in found["values"].items() if "links-3/all" in key or "cla-below" in key}
         for key, value in shown.items():

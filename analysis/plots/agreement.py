@@ -14,13 +14,14 @@ from theory.methods import METHODS
 __all__ = ["FAMILIES", "agreement_forest", "family_of", "gap_scatter", "published_rows"]
 
 FAMILIES = {
-    "bound": ("bound", "unit-network"),
+    "bound": ("bound/", "unit-network/"),
+    "information, code": ("information/", "code/"),
     "landscape, curvature": ("sharp", "hessian", "flat"),
     "intruders, spectrum": ("intruder", "rank", "frobenius_ratio"),
     "norm, size": ("norm", "size", "update", "trained", "spectral", "links"),
     "fit": ("loss", "error", "margin"),
 }
-_COLORS = dict(zip(FAMILIES, ("#0173b2", "#d55e00", "#cc78bc", "#029e73", "#949494"), strict=True))
+_COLORS = dict(zip(FAMILIES, ("#0173b2", "#ca9161", "#d55e00", "#cc78bc", "#029e73", "#949494"), strict=True))
 
 
 def family_of(measure: str) -> str:
@@ -29,8 +30,9 @@ def family_of(measure: str) -> str:
     >>> family_of("bound/direct"), family_of("measures/sharpness_worst_adapter"), family_of("run/margin_mean")
     ('bound', 'landscape, curvature', 'fit')
     """
-    if measure.startswith(FAMILIES["bound"]):
-        return "bound"
+    for family in ("bound", "information, code"):
+        if measure.startswith(FAMILIES[family]):
+            return family
     for family, words in FAMILIES.items():
         if any(word in measure for word in words):
             return family
@@ -45,7 +47,8 @@ def agreement_forest(
     Args:
         table: from ``analysis.agreement_table.agreement_table``, indexed by measure.
         statistic: ``"tau_b"``, ``"granulated"``, ``"partial_tau"`` or ``"cmi"``.
-        measures: rows to draw; all of them, best first, when left out.
+        measures: rows to draw, the first on top, one that the table lacks left empty; all of them, best first,
+            when left out.
         ax: axes to draw on.
 
     Returns:
@@ -56,8 +59,10 @@ def agreement_forest(
     """
     if statistic not in table.columns:
         raise ValueError(f"the table has no statistic {statistic!r}; it has {', '.join(table.columns)}")
-    rows = table.loc[list(measures)] if measures is not None else table
-    rows = rows.dropna(subset=[statistic]).sort_values(statistic)
+    if measures is None:
+        rows = table.dropna(subset=[statistic]).sort_values(statistic)
+    else:
+        rows = table.reindex(list(measures)[::-1])
     if ax is None:
         _, ax = figure(COLUMN_WIDTH, 1.1 + 0.13 * len(rows))
     seen = set()
@@ -65,7 +70,8 @@ def agreement_forest(
         family = family_of(str(name))
         color = _COLORS[family]
         ends = [row.get(f"{statistic}_low", np.nan), row.get(f"{statistic}_high", np.nan)]
-        ax.plot(ends, [position, position], color=color, linewidth=1.0)
+        label = None if family in seen else family
+        ax.plot(ends, [position, position], color=color, linewidth=1.0, label=label)
         ax.plot(
             row[statistic],
             position,
@@ -73,7 +79,6 @@ def agreement_forest(
             markersize=3.2,
             markeredgecolor=color,
             markerfacecolor=color if row.get("q", 1.0) <= 0.05 else "white",
-            label=None if family in seen else family,
         )
         seen.add(family)
     ax.axvline(0.0, color="0.6", linewidth=0.6)
@@ -141,5 +146,5 @@ def published_rows(tau: pd.Series, *, null_high: float | None = None, ax: Axes |
         ax.axvspan(-null_high, null_high, color="0.5", alpha=0.2, linewidth=0, label="chance, 95 % of means")
     ax.set_yticks(range(len(ordered)), names, fontsize=5.5)
     ax.set_xlabel("tau-b, bounds against G(W)")
-    ax.legend(frameon=False, fontsize=5.5, loc="lower right")
+    ax.figure.legend(loc="outside lower center", frameon=False, fontsize=5.5, ncols=2)
     return ax

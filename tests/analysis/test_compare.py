@@ -11,7 +11,7 @@ from analysis.agreement_table import Comparison
 from analysis.claim import compare_task, judge_claim, published_result, result, rival_columns
 from analysis.cli import main
 from analysis.compare import bound_columns, candidates, comparison_frame, join_measures, norm_columns, read_runs
-from analysis.published import generalization_error
+from analysis.published import generalization_error, performance
 from analysis.store import atomic_write_json, read_json
 from theory.bounds import from_update
 
@@ -182,8 +182,11 @@ def test_result_and_command_write_the_same_tables(tmp_path, capsys):
     assert str(tmp_path) not in json.dumps(written)
 
 
-def test_published_result_repeats_the_recount():
-    values = published_result(generalization_error(), permutations=49)["values"]
+def test_published_result_repeats_the_recount_and_keeps_the_tables_as_printed():
+    found = published_result(generalization_error(), performance(), permutations=49)
+    values, tables = found["values"], found["tables"]
+    assert tables["performance"]["columns"][:4] == ["model", "dataset", "metric", "fft"]
+    assert ["ViT-Tiny", "OfficeHome", 0.485] in [row[:3] for row in tables["generalization_error"]["rows"]]
     assert values["links-3/all/concordant"] == 194
     assert values["cla-below-lora/agree"] == 8
 

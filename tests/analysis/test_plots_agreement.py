@@ -38,6 +38,9 @@ def test_made_up_runs_reward_what_they_follow_and_nothing_else():
     assert claim["verdict"] in ("contradicted", "undecided")
     ax = agreement_forest(table)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(table.sort_values("tau_b").index)
+    chosen = [*table.index[:2], "measures/never_taken"]
+    drawn = agreement_forest(table, measures=chosen)
+    assert [label.get_text() for label in drawn.get_yticklabels()] == chosen[::-1]
     with pytest.raises(ValueError, match="no statistic"):
         agreement_forest(table, statistic="rho")
 
@@ -84,6 +87,8 @@ def test_construction_marks_live_and_earlier_columns():
         ("measures/intruders_paper", "intruders, spectrum"),
         ("norm/update_sum", "norm, size"),
         ("run/margin_q10", "fit"),
+        ("run/train_error", "fit"),
+        ("information/fast-rate", "information, code"),
     ],
 )
 def test_families_go_by_name(name, family):
