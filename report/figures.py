@@ -94,6 +94,16 @@ def _digits(results: Results) -> Drawing:
     return fig
 
 
+def _lengths(results: Results) -> Drawing:
+    table = means(results, "chain_length", links=None)
+    fig, axes = figure(PAGE_WIDTH, 2.0, columns=2)
+    for ax, value in zip(axes, ("metric", "gap_cross_entropy"), strict=True):
+        run_plots.plot_against_links(table, value, ax=ax)
+    axes[0].set_ylabel("held-out accuracy")
+    axes[1].get_legend().remove()
+    return fig
+
+
 def _texts(results: Results) -> Drawing:
     tasks = [task for task in present_tasks(results) if task.key != "digits"]
     fig, axes = figure(PAGE_WIDTH, 2.1, columns=2 * len(tasks), sharey=True, squeeze=False)
@@ -206,6 +216,12 @@ FIGURES: tuple[Figure, ...] = (
         "bench", ("bench_adapters",), "What one training step costs above the frozen base, and what it keeps.", _bench
     ),
     Figure("digits", ("digits",), "Digits: held-out accuracy and measured generalization error by rank.", _digits),
+    Figure(
+        "lengths",
+        ("chain_length",),
+        "Digits at rank 4: held-out accuracy and measured generalization error by the length of the chain.",
+        _lengths,
+    ),
     Figure(
         "texts",
         tuple(task.key for task in TASKS if task.key != "digits"),

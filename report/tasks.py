@@ -56,8 +56,10 @@ def present_tasks(results: dict[str, dict[str, Any]]) -> list[Task]:
     return [task for task in TASKS if f"{task.key}/means" in results["tables"]]
 
 
-def means(results: dict[str, dict[str, Any]], task: str, *, rank: int | None = None) -> pd.DataFrame:
-    """Means over seeds of one task with Student's interval as ``_low`` and ``_high``; chains of ``LINKS`` links.
+def means(
+    results: dict[str, dict[str, Any]], task: str, *, rank: int | None = None, links: int | None = LINKS
+) -> pd.DataFrame:
+    """Means over seeds of one task with Student's interval as ``_low`` and ``_high``.
 
     The bootstrap ends that a result file holds beside Student's are too narrow with three seeds.
 
@@ -65,11 +67,13 @@ def means(results: dict[str, dict[str, Any]], task: str, *, rank: int | None = N
         results: as ``build.load_results`` returns them.
         task: the result file's name.
         rank: keep this rank, and full fine-tuning; all of them when left out.
+        links: keep chains of this length; all of them when None.
     """
     table = results["tables"][f"{task}/means"]
     frame = pd.DataFrame(table["rows"], columns=table["columns"]).replace({"nan": float("nan")})
     chained = frame["method"].map(lambda key: METHODS[key].chained)
-    frame = frame[~chained | (frame["links"] == LINKS)]
+    if links is not None:
+        frame = frame[~chained | (frame["links"] == links)]
     if rank is not None:
         frame = frame[frame["rank"].isna() | (frame["rank"] == rank)]
     student = [name for name in frame.columns if name.endswith(("_t_low", "_t_high"))]

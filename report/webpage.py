@@ -104,7 +104,7 @@ SECTIONS = (
         "Held-out accuracy and measured generalization error G(W), the absolute difference of held-out and training "
         "loss. Intervals are Student's over seeds. What the paper prints for the same data sets stands beside ours and "
         "is labelled so: it was copied, not measured, and belongs to another, larger model.",
-        ("tasks", *(task.key for task in TASKS)),
+        ("tasks", *(task.key for task in TASKS), "chain_length"),
     ),
     Section(
         "landscapes",
