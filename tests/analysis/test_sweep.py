@@ -240,6 +240,19 @@ def test_dask_goes_on_when_a_worker_dies(tmp_path: Path, driver):
         cluster.communicate(input="", timeout=30)
 
 
+def test_ray_finishes_each_cell_once_and_goes_on_after_it_was_killed(tmp_path: Path, driver):
+    pytest.importorskip("ray")
+    process = driver(count=6, seconds=0.4, backend="ray")
+    wait_for(lambda: len(recorded(tmp_path)) >= 2, seconds=120)
+    process.kill()
+    process.communicate(timeout=60)
+    safe = recorded(tmp_path)
+    successor = driver(count=6, seconds=0.4, backend="ray")
+    _, errors = successor.communicate(timeout=240)
+    assert successor.returncode == 0, errors
+    assert_each_finished_once(tmp_path, 6, safe=safe)
+
+
 def test_a_claim_excludes_others_and_dies_with_its_holder(tmp_path: Path):
     with claim(tmp_path / "cell") as mine:
         assert mine
