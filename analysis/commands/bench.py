@@ -7,8 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-HELP = "benchmarks against peers: adapters, landscape, curvature, spectra; ratios of interleaved medians"
-TOPICS = ("adapters", "landscape", "curvature", "spectra")
+HELP = "benchmarks against peers: adapters, landscape, curvature, spectra, sweep; ratios of interleaved medians"
+TOPICS = ("adapters", "landscape", "curvature", "spectra", "sweep")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
