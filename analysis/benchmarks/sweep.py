@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def _dask(workers: int) -> Iterator[str]:
         process.communicate(input="", timeout=60)
 
 
-def _key(cell: dict[str, Any]) -> str:
+def _key(cell: Mapping[str, Any]) -> str:
     return RunConfig.from_mapping(cell).key()
 
 
