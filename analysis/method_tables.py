@@ -33,13 +33,13 @@ PAIRS = (
 """Pairs the paper speaks about: sparse against dense, chained against not, random against fixed columns."""
 
 
-def read_results(folder: str | Path, *, pattern: str = "*.json", links: int = 3) -> pd.DataFrame:
+def read_results(folder: str | Path, *, pattern: str = "*.json", links: int | None = 3) -> pd.DataFrame:
     """Read every run of the committed results of ``analysis collect --result``.
 
     Args:
         folder: ``report/results``; files without a table of runs are left out.
         pattern: which files.
-        links: length of the chains that are kept, so that a method is one configuration per task and rank.
+        links: length of the chains that are kept, so that a method is one configuration per task and rank; None keeps all.
 
     Returns:
         One row per run, each run once.
@@ -54,7 +54,8 @@ def read_results(folder: str | Path, *, pattern: str = "*.json", links: int = 3)
             f"folder {str(folder)!r} holds no table of runs in {pattern}; make one with analysis sweep and collect"
         )
     runs = pd.concat(tables, ignore_index=True).drop_duplicates(["task", "model", "method", "rank", "links", "seed"])
-    runs = runs[runs["links"].isin((1, links))].reset_index(drop=True)
+    if links is not None:
+        runs = runs[runs["links"].isin((1, links))].reset_index(drop=True)
     return runs.assign(status="done", rank=pd.to_numeric(runs["rank"]))
 
 
