@@ -7,8 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-HELP = "benchmarks against peers: adapters, landscape, curvature, spectra; ratios of interleaved medians"
-TOPICS = ("adapters", "landscape", "curvature", "spectra")
+HELP = "benchmarks: adapters, landscape, curvature, spectra against peers; streaming of checkpoints of 8B numbers"
+TOPICS = ("adapters", "landscape", "curvature", "spectra", "streaming")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def _print(topic: str, found: object) -> None:
     import pandas as pd
 
     tables = found.get("tables", {}) if isinstance(found, dict) else {}
-    for name in ("steps", "timings"):
+    for name in ("steps", "measured", "timings"):
         if name in tables:
             frame = pd.DataFrame(tables[name]["rows"], columns=tables[name]["columns"])
             print(f"\n{topic}\n{frame.to_string(index=False, float_format=lambda value: f'{value:.4g}')}")
