@@ -102,19 +102,21 @@ def _sign_flip_p(difference: np.ndarray, rng: np.random.Generator, replicates: i
     return float((means >= difference.sum() - 1e-12 * np.abs(difference).sum()).mean())
 
 
-def committed_claim(path: str | Path) -> pd.DataFrame | str:
-    """Return the ``claim`` table of a committed result file, or say that there is none yet.
+def committed_claim(path: str | Path, *, task: str) -> pd.DataFrame:
+    """Return one task's rows of the ``claim`` table of a committed result file.
 
     Args:
         path: written by ``python -m analysis chains``.
+        task: such as ``"trec"``.
+
+    Raises:
+        ValueError: if the file is missing or corrupt, or has no row of the task.
     """
     from analysis.store import read_json
 
-    if not Path(path).exists():
-        return f"no {Path(path).name} yet"
-    table = read_json(path).get("tables", {}).get("claim")
-    return (
-        f"{Path(path).name} has no claim table"
-        if table is None
-        else pd.DataFrame(table["rows"], columns=table["columns"])
-    )
+    table = read_json(path)["tables"]["claim"]
+    claim = pd.DataFrame(table["rows"], columns=table["columns"])
+    rows = claim[claim["task"] == task]
+    if rows.empty:
+        raise ValueError(f"{Path(path).name} has no task {task!r}; it has {', '.join(claim['task'].unique())}")
+    return rows.drop(columns="task").reset_index(drop=True)

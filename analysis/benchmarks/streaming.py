@@ -113,7 +113,7 @@ def write_pair(folder: Path, setting: Setting, *, seed: int = 0) -> dict[str, An
             weight = torch.randn(rows, columns, generator=generator) / columns**0.5
             update = torch.randn(rows, 16, generator=generator) @ torch.randn(16, columns, generator=generator)
             base[name] = weight.bfloat16()
-            tuned[name] = (weight + 0.5 * update / columns).bfloat16()
+            tuned[name] = (weight + 4.0 * update / columns).bfloat16()
     return {
         "base_bytes": write_sparse(folder / "base", shapes, base),
         "tuned_bytes": write_sparse(folder / "tuned", shapes, tuned),
