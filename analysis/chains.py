@@ -114,7 +114,7 @@ def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -
         raise ValueError(f"no run with weights (--save-adapter) and {links} links under {str(folder)!r}")
     ranks = sorted({item[3] for item in found if item[3] is not None})
     if rank is None and len(ranks) > 1:
-        raise ValueError(f"{str(folder)!r} holds ranks {', '.join(map(str, ranks))}; choose one with --ranks")
+        raise ValueError(f"{str(folder)!r} holds ranks {', '.join(map(str, ranks))}; choose one")
     if rank is not None and rank not in ranks:
         raise ValueError(f"{str(folder)!r} holds no run of rank {rank}; it has {', '.join(map(str, ranks)) or 'none'}")
     kept = sorted(item for item in found if item[3] in (None, rank if rank is not None else ranks[0]))
