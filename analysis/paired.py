@@ -50,7 +50,8 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
 
     Returns:
         One row per checkpoint and column: checkpoint, measure, units, larger (units where the chain is larger),
-        chain, single (means), difference, low, high, p_value.
+        chain, single (means), difference, low, high, p_value, and verdict: what the chain's value is where the
+        interval leaves out zero ("larger" or "smaller"), else "undecided"; rows are not corrected for each other.
 
     Raises:
         ValueError: if no chained method has its partner in the frame.
@@ -87,6 +88,7 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
                     "low": low,
                     "high": high,
                     "p_value": _sign_flip_p(difference, rng, replicates),
+                    "verdict": "larger" if low > 0 else "smaller" if high < 0 else "undecided",
                 }
             )
     return pd.DataFrame(rows)

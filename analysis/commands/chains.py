@@ -118,7 +118,7 @@ def _write(
         values |= {
             f"{task}/{row.measure}/{row.checkpoint}/{key}": getattr(row, key)
             for row in claim.itertuples()
-            for key in ("units", "larger", "chain", "single", "difference", "low", "high", "p_value")
+            for key in ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict")
         }
     runs = pd.concat([frame.drop(columns="curve", errors="ignore").assign(task=task) for task, frame, _ in parts])
     claims = pd.concat([claim.assign(task=task) for task, _, claim in parts])

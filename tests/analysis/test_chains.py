@@ -51,6 +51,7 @@ def test_sign_flip_p_value_counts_patterns_exactly(differences, p_value):
     assert row["p_value"] == pytest.approx(p_value)
     assert row["difference"] == pytest.approx(sum(differences) / len(differences))
     assert row["low"] <= row["difference"] <= row["high"]
+    assert row["verdict"] == ("larger" if row["low"] > 0 else "smaller" if row["high"] < 0 else "undecided")
 
 
 def test_a_frame_without_pairs_is_refused():
