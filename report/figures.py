@@ -123,7 +123,7 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure("planes", "landscape", "Digits: loss planes of the eleven methods in merged space, one scale.", _planes),
     Figure(
-        "chains", "spectra", "Intruders against the threshold, and the sharpness of chains, on both tasks.", _chains
+        "chains", "spectra", "Intruders against the threshold, and sharpness of chains, on both tasks.", _chains
     ),
     Figure("exact", "exact", "Bounds against the truth in models that can be solved exactly.", _exact),
 )
