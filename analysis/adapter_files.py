@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from analysis.collect import frame_of
 from analysis.store import atomic_write_bytes, atomic_write_json, check_writable, read_json, write_result
 from analysis.weights_io import LayerUpdate, WeightFiles, from_adapter, from_checkpoints
 
@@ -102,12 +103,11 @@ def exported_updates(folder: str | Path) -> dict[tuple[str, str], list[LayerUpda
         ValueError: if a file is missing, truncated or does not fit the base.
     """
     folder = Path(folder)
-    table = read_json(folder / "adapters.json")["tables"]["adapters"]
+    base = folder / "base.safetensors"
     found: dict[tuple[str, str], list[LayerUpdate]] = {}
-    for row in table["rows"]:
-        entry = dict(zip(table["columns"], row, strict=True))
-        place, base = folder / entry["folder"], folder / "base.safetensors"
+    for entry in frame_of(read_json(folder / "adapters.json")["tables"]["adapters"]).itertuples():
+        place = folder / str(entry.folder)
         adapted = (place / "adapter_config.json").is_file()
         updates = from_adapter(place, base) if adapted else from_checkpoints(base, place)
-        found[entry["method"], entry["checkpoint"]] = list(updates)
+        found[str(entry.method), str(entry.checkpoint)] = list(updates)
     return found

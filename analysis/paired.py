@@ -115,10 +115,10 @@ def committed_claim(path: str | Path, *, task: str) -> pd.DataFrame:
     Raises:
         ValueError: if the file is missing or corrupt, or has no row of the task.
     """
+    from analysis.collect import frame_of
     from analysis.store import read_json
 
-    table = read_json(path)["tables"]["claim"]
-    claim = pd.DataFrame(table["rows"], columns=table["columns"])
+    claim = frame_of(read_json(path)["tables"]["claim"])
     rows = claim[claim["task"] == task]
     if rows.empty:
         raise ValueError(f"{Path(path).name} has no task {task!r}; it has {', '.join(claim['task'].unique())}")

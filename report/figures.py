@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
+from analysis.collect import frame_of
 from analysis.plots import bounds as bound_plots
 from analysis.plots import certificates as certificate_plots
 from analysis.plots import exact as exact_plots
@@ -46,8 +47,7 @@ class Figure:
 
 
 def _table(results: Results, key: str) -> pd.DataFrame:
-    table = results["tables"][key]
-    return pd.DataFrame(table["rows"], columns=table["columns"])
+    return frame_of(results["tables"][key])
 
 
 def _table1(results: Results) -> Axes:
@@ -122,9 +122,7 @@ FIGURES: tuple[Figure, ...] = (
         "certificates", "certificates", "Errors certified with probability 0.95, and held-out errors.", _certificates
     ),
     Figure("planes", "landscape", "Digits: loss planes of the eleven methods in merged space, one scale.", _planes),
-    Figure(
-        "chains", "spectra", "Intruders against the threshold, and sharpness of chains, on both tasks.", _chains
-    ),
+    Figure("chains", "spectra", "Intruders against the threshold, and sharpness of chains, on both tasks.", _chains),
     Figure("exact", "exact", "Bounds against the truth in models that can be solved exactly.", _exact),
 )
 

@@ -148,6 +148,8 @@ def test_loaders_that_shuffle_or_are_empty_are_refused():
         landscape.plane(model, torch.utils.data.DataLoader(data, batch_size=4, shuffle=True), steps=3, **QUIET)
     with pytest.raises(ValueError, match="empty"):
         landscape.plane(model, [], steps=3, **QUIET)
+    with pytest.raises(ValueError, match="no batch holds an example"):
+        landscape.plane(model, tuple(tensor[:0] for tensor in batch_of(4)), steps=3, **QUIET)
 
     class Hidden:
         def __iter__(self):
