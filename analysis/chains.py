@@ -135,19 +135,21 @@ def final_and_best(path: str | Path) -> Chosen:
     Returns:
         ``{"last": run, "best": run}``; the same object twice if the last is the best or no snapshots were kept.
     """
+    from analysis.evaluation import evaluate
     from analysis.finetune import load_run
 
-    last = load_run(path)
-    trained = [snapshot.name for snapshot in last.checkpoints() if int(snapshot.name.removeprefix("step-")) > 0]
-    candidates = [last, *(load_run(path, checkpoint=name) for name in trained)]
-    losses = [_heldout_loss(candidate) for candidate in candidates]
-    return {"last": last, "best": candidates[int(np.nanargmin(losses))]}
-
-
-def _heldout_loss(run: LoadedRun) -> float:
-    from analysis.objective import Objective
-
-    return Objective(run.model, dict(run.task.collate(list(run.task.heldout))))()
+    last = best = load_run(path)
+    lowest = float(last.record["metrics"]["heldout_loss"])
+    for snapshot in last.checkpoints():
+        step = int(snapshot.name.removeprefix("step-"))
+        if step in (0, last.record["selection"]["step"]):  # the start, and what the run itself ended with
+            continue
+        run = load_run(path, checkpoint=snapshot.name)
+        outputs = evaluate(run.model, run.task, run.task.heldout)
+        loss = float(np.average(outputs.losses, weights=outputs.weights))
+        if loss < lowest or math.isnan(lowest):
+            best, lowest = run, loss
+    return {"last": last, "best": best}
 
 
 def sharpness_frame(
@@ -259,8 +261,9 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
         count: leading vectors of the authors' convention.
 
     Returns:
-        authors, paper (sums over matrices), effective_rank and stable_rank of dW (means over matrices), and curve:
-        the paper's count at each of `EPSILONS`.
+        authors, paper (sums over matrices), effective_rank and stable_rank of dW (means over matrices),
+        authors_per_direction and paper_per_direction (the sums over the effective rank: a chain has more directions
+        to put intruders in), and curve: the paper's count at each of `EPSILONS`.
     """
     from analysis.intruders import BasisCache
     from analysis.spectra import (
@@ -282,10 +285,15 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
         else product_singular_values(layer.left, layer.right)
         for layer in updates
     ]
-    return {
+    counts = {
         "authors": intruder_total(authors, epsilon=epsilon),
         "paper": intruder_total(everything, epsilon=epsilon),
-        "effective_rank": float(np.mean([effective_rank(item) for item in values])),
+    }
+    rank = float(np.mean([effective_rank(item) for item in values]))
+    return {
+        **counts,
+        **{f"{name}_per_direction": count / rank for name, count in counts.items()},
+        "effective_rank": rank,
         "stable_rank": float(np.mean([stable_rank(item) for item in values])),
         "curve": intruder_counts(everything, EPSILONS)["intruders"].tolist(),
     }

@@ -15,7 +15,14 @@ HELP = "test on finished runs whether chains are sharper and have more intruder 
 
 MEASURES = {
     "landscape": ("worst_merged", "mean_merged", "worst_adapter", "mean_adapter"),
-    "spectra": ("authors", "paper", "effective_rank", "stable_rank"),
+    "spectra": (
+        "authors",
+        "paper",
+        "authors_per_direction",
+        "paper_per_direction",
+        "effective_rank",
+        "stable_rank",
+    ),
 }
 
 
