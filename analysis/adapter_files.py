@@ -31,7 +31,8 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
     """Write runs' updates at the last and, where it is another, the best checkpoint; heads are left out.
 
     A PEFT adapter stays one (``adapter_config.json``, ``adapter_model.safetensors``); of full fine-tuning the weights
-    that adapters would adapt are written. ``base.safetensors`` holds those of the base model.
+    that adapters would adapt are written, at the last checkpoint only, for they take as much room as the base.
+    ``base.safetensors`` holds those of the base model.
 
     Args:
         paths: folders of runs of one base model, one a method.
@@ -56,6 +57,8 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
         for checkpoint, run in final_and_best(path).items():
             config = run.record["config"]
             if run.weights.name not in places:
+                if places and not (run.weights / "adapter_config.json").is_file():
+                    continue
                 places[run.weights.name] = f"{config['method']}/{checkpoint}"
                 found = {f"{layer.name}.weight": layer.base.contiguous() for layer in run_updates(run)}
                 base = base or found

@@ -15,9 +15,11 @@ def test_exported_updates_are_those_of_the_runs(model_cache, tmp_path, one_threa
     assert main(["export", str(runs), "--out", str(out)]) == 0
     assert "5 methods" in capsys.readouterr().out
     found = exported_updates(out)
-    assert len(found) == 10
     for path in chain_runs(runs)[::2]:
         for checkpoint, run in final_and_best(path).items():
+            if run.record["config"]["method"] == "fft" and run.weights.name != "adapter":
+                assert ("fft", checkpoint) not in found
+                continue
             live = {layer.name: layer for layer in run_updates(run)}
             read = {layer.name: layer for layer in found[run.record["config"]["method"], checkpoint]}
             assert live.keys() == read.keys()
