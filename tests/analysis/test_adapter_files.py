@@ -1,12 +1,19 @@
 """Committed adapters are the runs they came from, and say what the committed results say."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from analysis.adapter_files import exported_updates, write_adapters
 from analysis.chains import chain_runs, digits_runs, final_and_best, intruder_frame, intruder_measures
 from analysis.cli import main
+from analysis.collect import frame_of
 from analysis.geometry import run_updates
+from analysis.store import read_json
+from theory.methods import METHODS
+
+RESULTS = Path(__file__).resolve().parents[2] / "report" / "results"
 
 
 def test_exported_updates_are_those_of_the_runs(model_cache, tmp_path, one_thread, capsys):
@@ -45,3 +52,14 @@ def test_runs_of_other_matrices_are_refused(model_cache, tmp_path, one_thread):
     ]
     with pytest.raises(ValueError, match="adapts other matrices"):
         write_adapters([tmp_path / "runs" / record["key"] for record in records], tmp_path / "out")
+
+
+def test_committed_adapters_have_the_committed_numbers_of_intruders():
+    runs = frame_of(read_json(RESULTS / "spectra.json")["tables"]["runs"])
+    runs = runs[(runs["task"] == "trec") & (runs["seed"] == 0)].set_index(["method", "checkpoint"])
+    found = exported_updates(RESULTS / "adapters")
+    assert {method for method, checkpoint in found if checkpoint == "last"} == set(METHODS)
+    for place, updates in found.items():
+        counted, row = intruder_measures(updates), runs.loc[place]
+        assert (counted["authors"], counted["paper"]) == (row["authors"], row["paper"]), place
+        assert counted["effective_rank"] == pytest.approx(row["effective_rank"], rel=1e-5)
