@@ -4,13 +4,14 @@ PROFILE ?= default
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 JOBS ?= 2
 export PYTHONHASHSEED := 0
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install report test lint figures notebooks check-notebooks bench conformance site clean
+.PHONY: help install report test lint figures notebooks check-notebooks peers bench conformance site clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +56,15 @@ figures: install  ## rebuild the report's figures from report/results
 site: install  ## a static page of the report's figures and tables: site/index.html
 	$(PY) report/build.py --site
 
-bench: install  ## benchmarks against peers; writes report/results/bench_*.json
+# backpack, which curvlinops needs, asks for torchvision, whose release for another torch breaks `import peft`.
+$(PEERS): $(STAMP) Makefile
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[bench]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps curvlinops-for-pytorch==3.0.1 backpack-for-pytorch==1.7.1
+	@touch $@
+
+peers: install $(PEERS)  ## install the libraries that the benchmarks compare with
+
+bench: peers  ## benchmarks against peers; writes report/results/bench_*.json
 	$(PY) -m analysis bench all
 
 conformance: install  ## PEFT's own test classes against this project's tuner

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,29 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from analysis.store import read_json
 from theory.methods import METHODS
 
 if TYPE_CHECKING:
     from analysis.finetune import LoadedRun
+    from analysis.weights_io import LayerUpdate
 
 __all__ = [
+    "EPSILONS",
+    "chain_frames",
+    "chain_runs",
     "digits_runs",
     "final_and_best",
     "intruder_curves",
     "intruder_frame",
+    "intruder_measures",
     "sharpness_frame",
 ]
+
+EPSILONS = np.linspace(0.02, 1.0, 50)
+"""Thresholds of the curves of intruders."""
+
+Chosen = dict[str, "LoadedRun"]
 
 
 def digits_runs(
@@ -76,7 +88,46 @@ def digits_runs(
     return paths
 
 
-def final_and_best(path: str | Path) -> dict[str, LoadedRun]:
+def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -> list[Path]:
+    """Choose the runs of one task that can be compared: one rank, one length of chains, one run a method and seed.
+
+    Args:
+        folder: finished runs that kept their weights; others are passed over.
+        rank: of one link; None where the folder holds one rank only. Full fine-tuning has none and always counts.
+        links: of chained methods.
+
+    Returns:
+        The runs' folders, in the order of the registry and of the seeds.
+
+    Raises:
+        ValueError: if there is none, or what is left holds several tasks, several ranks, or a method's seed twice.
+    """
+    found = []
+    for path in sorted(Path(folder).rglob("record.json")):
+        record = read_json(path) if (path.parent / "adapter").is_dir() else {}
+        if record.get("status") == "done":
+            config = record["config"]
+            method = METHODS[config["method"]]
+            if not method.chained or config["links"] == links:
+                found.append((config["task"], list(METHODS).index(method.key), config["seed"], config["rank"], path))
+    if not found:
+        raise ValueError(f"no run with weights (--save-adapter) and {links} links under {str(folder)!r}")
+    ranks = sorted({item[3] for item in found if item[3] is not None})
+    if rank is None and len(ranks) > 1:
+        raise ValueError(f"{str(folder)!r} holds ranks {', '.join(map(str, ranks))}; choose one")
+    if rank is not None and rank not in ranks:
+        raise ValueError(f"{str(folder)!r} holds no run of rank {rank}; it has {', '.join(map(str, ranks)) or 'none'}")
+    kept = sorted(item for item in found if item[3] in (None, rank if rank is not None else ranks[0]))
+    if len({item[0] for item in kept}) > 1:
+        raise ValueError(f"{str(folder)!r} holds several tasks ({', '.join(sorted({i[0] for i in kept}))}); give one")
+    for before, after in itertools.pairwise(kept):
+        if before[:3] == after[:3]:
+            twice = f"{before[4].parent.name} and {after[4].parent.name}"
+            raise ValueError(f"runs {twice} are of one method and seed; keep one configuration in a folder")
+    return [item[4].parent for item in kept]
+
+
+def final_and_best(path: str | Path) -> Chosen:
     """Load a run at its last checkpoint and at the one of lowest held-out loss.
 
     The start, before any step, is no candidate.
@@ -84,19 +135,21 @@ def final_and_best(path: str | Path) -> dict[str, LoadedRun]:
     Returns:
         ``{"last": run, "best": run}``; the same object twice if the last is the best or no snapshots were kept.
     """
+    from analysis.evaluation import evaluate
     from analysis.finetune import load_run
 
-    last = load_run(path)
-    trained = [snapshot.name for snapshot in last.checkpoints() if int(snapshot.name.removeprefix("step-")) > 0]
-    candidates = [last, *(load_run(path, checkpoint=name) for name in trained)]
-    losses = [_heldout_loss(candidate) for candidate in candidates]
-    return {"last": last, "best": candidates[int(np.nanargmin(losses))]}
-
-
-def _heldout_loss(run: LoadedRun) -> float:
-    from analysis.objective import Objective
-
-    return Objective(run.model, dict(run.task.collate(list(run.task.heldout))))()
+    last = best = load_run(path)
+    lowest = float(last.record["metrics"]["heldout_loss"])
+    for snapshot in last.checkpoints():
+        step = int(snapshot.name.removeprefix("step-"))
+        if step in (0, last.record["selection"]["step"]):  # the start, and what the run itself ended with
+            continue
+        run = load_run(path, checkpoint=snapshot.name)
+        outputs = evaluate(run.model, run.task, run.task.heldout)
+        loss = float(np.average(outputs.losses, weights=outputs.weights))
+        if loss < lowest or math.isnan(lowest):
+            best, lowest = run, loss
+    return {"last": last, "best": best}
 
 
 def sharpness_frame(
@@ -111,36 +164,12 @@ def sharpness_frame(
         samples: antithetic pairs of the mean rise.
 
     Returns:
-        One row per run and checkpoint: method, seed, checkpoint, worst_adapter, mean_adapter, worst_merged,
-        mean_merged (rises of the training loss, nats), loss. NaN where the space's centre is zero (a chain's link
-        that has just begun), so that a radius relative to it has no meaning.
+        One row per run and checkpoint: method, seed, checkpoint, weights (where they were read), worst_adapter,
+        mean_adapter, worst_merged, mean_merged (rises of the training loss, nats), loss. NaN where the space's centre
+        is zero (a chain's link that has just begun), so that a radius relative to it has no meaning.
     """
-    from analysis.geometry import adapted_weights, training_batch
-    from analysis.sharpness import mean_rise, worst_rise
-    from analysis.spaces import parameter_space
-
-    rows = []
-    for path in tqdm(list(paths), desc="sharpness", unit="run", leave=False, delay=2):
-        known: dict[int, dict[str, float]] = {}
-        for checkpoint, run in final_and_best(path).items():
-            if id(run) not in known:
-                batch, names = training_batch(run, examples=examples), adapted_weights(run.model, run.record)
-                found: dict[str, float] = {}
-                for space in ("adapter", "merged"):
-                    options: dict[str, Any] = {"space": space, "names": names, "relative_radius": relative_radius}
-                    if parameter_space(run.model, options["space"], names=names).norm == 0:  # a link that just began
-                        found |= {f"worst_{space}": math.nan, f"mean_{space}": math.nan}
-                        continue
-                    worst = worst_rise(run.model, batch, ascent_steps=6, **options)
-                    mean = mean_rise(run.model, batch, samples=samples, **options)
-                    found |= {f"worst_{space}": worst.value, f"mean_{space}": mean.value, "loss": worst.center_loss}
-                known[id(run)] = found
-            rows.append({**_about(run), "checkpoint": checkpoint, **known[id(run)]})
-    return pd.DataFrame(rows)
-
-
-def _about(run: LoadedRun) -> dict[str, Any]:
-    return {key: run.record["config"][key] for key in ("method", "seed")}
+    measure = partial(_sharpness, examples=examples, relative_radius=relative_radius, samples=samples)
+    return _frames(paths, [measure], n_jobs=1)[0]
 
 
 def intruder_frame(paths: Iterable[str | Path], *, epsilon: float = 0.5, count: int = 10) -> pd.DataFrame:
@@ -152,13 +181,94 @@ def intruder_frame(paths: Iterable[str | Path], *, epsilon: float = 0.5, count: 
         count: leading vectors of the authors' convention.
 
     Returns:
-        One row per run and checkpoint: method, seed, checkpoint, authors, paper (sums over matrices),
-        effective_rank and stable_rank of dW (means over matrices).
+        One row per run and checkpoint: method, seed, checkpoint, weights (where they were read), and what
+        `intruder_measures` finds.
     """
+    return _frames(paths, [partial(_intruders, epsilon=epsilon, count=count)], n_jobs=1)[0]
+
+
+def chain_frames(
+    paths: Iterable[str | Path], *, examples: int = 100, n_jobs: int = 1
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return `sharpness_frame` and `intruder_frame` of the same runs, each run's checkpoints loaded once.
+
+    Args:
+        paths: runs' folders.
+        examples: training examples of the fixed batch.
+        n_jobs: processes that share the runs.
+    """
+    sharpness = partial(_sharpness, examples=examples, relative_radius=0.05, samples=6)
+    found = _frames(paths, [sharpness, partial(_intruders, epsilon=0.5, count=10)], n_jobs=n_jobs)
+    return found[0], found[1]
+
+
+def _frames(
+    paths: Iterable[str | Path], measures: Sequence[Callable[[LoadedRun], dict[str, Any]]], *, n_jobs: int
+) -> list[pd.DataFrame]:
+    from joblib import Parallel, delayed
+
+    paths = list(paths)
+    work = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_measured)(path, measures) for path in paths)
+    rows = list(tqdm(work, desc="runs", total=len(paths), leave=False, delay=2))
+    return [pd.DataFrame([row for run in rows for row in run[place]]) for place in range(len(measures))]
+
+
+def _measured(
+    path: str | Path, measures: Sequence[Callable[[LoadedRun], dict[str, Any]]]
+) -> list[list[dict[str, Any]]]:
+    chosen = final_and_best(path)
+    found: list[list[dict[str, Any]]] = []
+    for measure in measures:
+        known = {id(run): measure(run) for run in chosen.values()}
+        found.append([{**_about(run), "checkpoint": label, **known[id(run)]} for label, run in chosen.items()])
+    return found
+
+
+def _about(run: LoadedRun) -> dict[str, Any]:
+    return {**{key: run.record["config"][key] for key in ("method", "seed")}, "weights": run.weights.name}
+
+
+def _sharpness(run: LoadedRun, *, examples: int, relative_radius: float, samples: int) -> dict[str, Any]:
+    from analysis.geometry import adapted_weights, training_batch
+    from analysis.sharpness import mean_rise, worst_rise
+    from analysis.spaces import parameter_space
+
+    batch, names = training_batch(run, examples=examples), adapted_weights(run.model, run.record)
+    found: dict[str, Any] = {}
+    for space in ("adapter", "merged"):
+        options: dict[str, Any] = {"space": space, "names": names, "relative_radius": relative_radius}
+        if parameter_space(run.model, options["space"], names=names).norm == 0:  # a link that just began
+            found |= {f"worst_{space}": math.nan, f"mean_{space}": math.nan}
+            continue
+        worst = worst_rise(run.model, batch, ascent_steps=6, **options)
+        mean = mean_rise(run.model, batch, samples=samples, **options)
+        found |= {f"worst_{space}": worst.value, f"mean_{space}": mean.value, "loss": worst.center_loss}
+    return found
+
+
+def _intruders(run: LoadedRun, *, epsilon: float, count: int) -> dict[str, Any]:
     from analysis.geometry import run_updates
+
+    return intruder_measures(run_updates(run), epsilon=epsilon, count=count)
+
+
+def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, count: int = 10) -> dict[str, Any]:
+    """Count intruders by both conventions, and say how many directions an update uses.
+
+    Args:
+        updates: of every adapted matrix, from `analysis.weights_io`.
+        epsilon: threshold.
+        count: leading vectors of the authors' convention.
+
+    Returns:
+        authors, paper (sums over matrices), effective_rank and stable_rank of dW (means over matrices),
+        authors_per_direction and paper_per_direction (the sums over the effective rank: a chain has more directions
+        to put intruders in), and curve: the paper's count at each of `EPSILONS`.
+    """
     from analysis.intruders import BasisCache
-    from analysis.spectra import (  # fmt: skip
+    from analysis.spectra import (
         effective_rank,
+        intruder_counts,
         intruder_dimensions,
         intruder_total,
         product_singular_values,
@@ -166,60 +276,42 @@ def intruder_frame(paths: Iterable[str | Path], *, epsilon: float = 0.5, count: 
         stable_rank,
     )
 
-    cache, rows = BasisCache(in_memory=256), []
-    for path in tqdm(list(paths), desc="intruders", unit="run", leave=False, delay=2):
-        for checkpoint, run in final_and_best(path).items():
-            updates = run_updates(run)
-            authors = intruder_dimensions(updates, convention="authors", count=count, cache=cache)
-            everything = intruder_dimensions(updates, convention="paper", cache=cache)
-            values = [
-                singular_values(layer.update)
-                if layer.left is None or layer.right is None
-                else product_singular_values(layer.left, layer.right)
-                for layer in updates
-            ]
-            rows.append(
-                {
-                    **_about(run),
-                    "checkpoint": checkpoint,
-                    "authors": intruder_total(authors, epsilon=epsilon),
-                    "paper": intruder_total(everything, epsilon=epsilon),
-                    "effective_rank": float(np.mean([effective_rank(item) for item in values])),
-                    "stable_rank": float(np.mean([stable_rank(item) for item in values])),
-                }
-            )
-    return pd.DataFrame(rows)
+    cache = BasisCache(in_memory=len(updates))
+    authors = intruder_dimensions(updates, convention="authors", count=count, cache=cache)
+    everything = intruder_dimensions(updates, convention="paper", cache=cache)
+    values = [
+        singular_values(layer.update)
+        if layer.left is None or layer.right is None
+        else product_singular_values(layer.left, layer.right)
+        for layer in updates
+    ]
+    counts = {
+        "authors": intruder_total(authors, epsilon=epsilon),
+        "paper": intruder_total(everything, epsilon=epsilon),
+    }
+    rank = float(np.mean([effective_rank(item) for item in values]))
+    return {
+        **counts,
+        **{f"{name}_per_direction": count / rank for name, count in counts.items()},
+        "effective_rank": rank,
+        "stable_rank": float(np.mean([stable_rank(item) for item in values])),
+        "curve": intruder_counts(everything, EPSILONS)["intruders"].tolist(),
+    }
 
 
-def intruder_curves(
-    paths: Iterable[str | Path], epsilons: np.ndarray, *, convention: Any = "paper"
-) -> dict[str, pd.DataFrame]:
-    """Count intruders against epsilon at the last checkpoint, averaged over seeds with their range.
+def intruder_curves(counts: pd.DataFrame, *, checkpoint: str = "last") -> dict[str, pd.DataFrame]:
+    """Average the intruders against epsilon over seeds.
+
+    Args:
+        counts: from `intruder_frame`.
+        checkpoint: ``"last"`` or ``"best"``.
 
     Returns:
         Method -> frame with columns epsilon, intruders (mean), low, high (least and most over seeds).
     """
-    from analysis.finetune import load_run
-    from analysis.geometry import run_updates
-    from analysis.intruders import BasisCache
-    from analysis.spectra import intruder_counts, intruder_dimensions
-
-    cache = BasisCache(in_memory=256)
-    found: dict[str, list[np.ndarray]] = {}
-    for path in tqdm(list(paths), desc="intruders", unit="run", leave=False, delay=2):
-        run = load_run(path)
-        vectors = intruder_dimensions(run_updates(run), convention=convention, cache=cache)
-        found.setdefault(run.record["config"]["method"], []).append(
-            intruder_counts(vectors, epsilons)["intruders"].to_numpy()
-        )
-    return {
-        method: pd.DataFrame(
-            {
-                "epsilon": epsilons,
-                "intruders": np.mean(counts, axis=0),
-                "low": np.min(counts, axis=0),
-                "high": np.max(counts, axis=0),
-            }
-        )
-        for method, counts in found.items()
-    }
+    found = {}
+    for method, part in counts[counts["checkpoint"] == checkpoint].groupby("method", sort=False):
+        curves = np.array(part["curve"].tolist())
+        columns = {"intruders": curves.mean(axis=0), "low": curves.min(axis=0), "high": curves.max(axis=0)}
+        found[str(method)] = pd.DataFrame({"epsilon": EPSILONS, **columns})
+    return found

@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.store import check_writable, read_json
 from theory.methods import METHODS
 
-__all__ = ["frame", "read_records", "runs_result", "table_of", "write_parquet"]
+__all__ = ["frame", "frame_of", "read_records", "runs_result", "table_of", "write_parquet"]
 
 
 def read_records(
@@ -132,6 +132,15 @@ def table_of(data: pd.DataFrame, columns: Sequence[str] | None = None) -> dict[s
     data = data if columns is None else data[list(columns)]
     rows = [[_cell(value) for value in row] for row in data.itertuples(index=False)]
     return {"columns": list(data.columns), "rows": rows}
+
+
+def frame_of(table: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table of a committed result as a data frame.
+
+    >>> frame_of({"columns": ["a"], "rows": [[1], [2]]})["a"].tolist()
+    [1, 2]
+    """
+    return pd.DataFrame(table["rows"], columns=table["columns"])
 
 
 _RUN_COLUMNS = (

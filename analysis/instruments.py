@@ -53,12 +53,19 @@ class PeakMemory:
     On CUDA: the allocator's peak of allocated bytes. Elsewhere: growth of the process's peak resident set
     (Linux resets the peak through ``/proc/self/clear_refs``; where that is denied, the growth of the
     process-lifetime peak, a lower estimate).
+
+    Args:
+        host: measure the process even where there is a CUDA device.
+
+    Attributes:
+        start: bytes held at construction (0 on CUDA, where the peak itself is read).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, host: bool = False) -> None:
         import torch
 
-        self.cuda = torch.cuda.is_available()
+        self.cuda = torch.cuda.is_available() and not host
+        self.start = 0
         if self.cuda:
             self.kind = "CUDA peak allocated bytes"
             torch.cuda.reset_peak_memory_stats()
@@ -70,7 +77,7 @@ class PeakMemory:
             self._resettable = False
         lifetime = "" if self._resettable else " of the process's lifetime"
         self.kind = f"growth of the peak resident set{lifetime}, bytes"
-        self._start = self._resident()
+        self.start = self._resident()
 
     def _resident(self) -> int:
         if self._resettable:
@@ -85,7 +92,7 @@ class PeakMemory:
             import torch
 
             return int(torch.cuda.max_memory_allocated())
-        return max(0, self._resident() - self._start)
+        return max(0, self._resident() - self.start)
 
 
 def saved_activation_bytes(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> int:

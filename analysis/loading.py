@@ -28,6 +28,7 @@ class LoadedRun:
         model: the trained model in eval mode.
         task: its task, encoded.
         folder: its folder.
+        weights: the folder that its weights were read from: ``adapter``, or a snapshot of ``checkpoints``.
         base_state: the state dict of the base model with the head it started from.
     """
 
@@ -35,6 +36,7 @@ class LoadedRun:
     model: torch.nn.Module
     task: Task
     folder: Path
+    weights: Path
     base_state: dict[str, torch.Tensor]
 
     def checkpoints(self) -> list[Path]:
@@ -82,6 +84,7 @@ def load_run(
         model=_load_weights(base, weights, dense=dense).eval(),
         task=dataclasses.replace(task),
         folder=folder,
+        weights=weights,
         base_state=state,
     )
 

@@ -39,7 +39,8 @@ def read_results(folder: str | Path, *, pattern: str = "*.json", links: int | No
     Args:
         folder: ``report/results``; files without a table of runs are left out.
         pattern: which files.
-        links: length of the chains that are kept, so that a method is one configuration per task and rank; None keeps all.
+        links: length of the chains that are kept, so that a method is one configuration per task and rank; None keeps
+            all.
 
     Returns:
         One row per run, each run once.

@@ -141,6 +141,7 @@ class Objective:
 
     Raises:
         TypeError: if ``model`` is not a module.
+        ValueError: if no batch holds an example.
     """
 
     def __init__(self, model: nn.Module, data: Any, *, loss: Loss | None = None):
@@ -152,6 +153,8 @@ class Objective:
         self.batches = Batches(data, device=self.device)
         self._fixed = _without_cache(model) if loss is None else {}
         self.shifted = "ForCausalLM" in _class_name(model) or "LMHead" in _class_name(model)
+        if not any(map(self.weight, self.batches)):
+            raise ValueError("no batch holds an example (or a label other than -100), so there is no mean loss")
 
     def batch_loss(self, values: Mapping[str, Tensor], batch: Any) -> Tensor:
         """Return the mean loss of one batch with the named parameters replaced; call in `evaluation_mode`."""

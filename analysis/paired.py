@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from theory.methods import METHODS
 
 __all__ = ["committed_claim", "paired_claim", "unchained_partner"]
 
+_EXACT_UNITS = 20
 _LINK_OF = {"gaussian": "gaussian", "circulant": "window", "shuffled": "random"}
 
 
@@ -38,7 +38,7 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
     """Test whether chains have larger values than the methods they chain, seed by seed.
 
     The unit is one (chain, seed) pair. The p-value is one-sided and exact: the share of all sign patterns of the
-    differences whose mean is at least the observed one (random patterns beyond 14 units). The interval is the
+    differences whose mean is at least the observed one (random patterns beyond 20 units). The interval is the
     percentile bootstrap's over units, at 95 %. Equal values count as no difference; units with an undefined value are
     left out, which ``units`` shows.
 
@@ -50,7 +50,8 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
 
     Returns:
         One row per checkpoint and column: checkpoint, measure, units, larger (units where the chain is larger),
-        chain, single (means), difference, low, high, p_value.
+        chain, single (means), difference, low, high, p_value, and verdict: what the chain's value is where the
+        interval leaves out zero ("larger" or "smaller"), else "undecided"; rows are not corrected for each other.
 
     Raises:
         ValueError: if no chained method has its partner in the frame.
@@ -87,34 +88,38 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
                     "low": low,
                     "high": high,
                     "p_value": _sign_flip_p(difference, rng, replicates),
+                    "verdict": "larger" if low > 0 else "smaller" if high < 0 else "undecided",
                 }
             )
     return pd.DataFrame(rows)
 
 
 def _sign_flip_p(difference: np.ndarray, rng: np.random.Generator, replicates: int) -> float:
-    size = len(difference)
-    if size <= 14:
-        signs = np.array(list(itertools.product((1.0, -1.0), repeat=size)))
+    if len(difference) <= _EXACT_UNITS:
+        sums = np.zeros(1)
+        for value in difference:
+            sums = np.concatenate([sums + value, sums - value])
     else:
-        signs = np.concatenate([np.ones((1, size)), rng.choice((1.0, -1.0), size=(replicates, size))])
-    means = signs @ difference
-    return float((means >= difference.sum() - 1e-12 * np.abs(difference).sum()).mean())
+        signs = rng.choice((1.0, -1.0), size=(replicates, len(difference)))
+        sums = np.concatenate([[difference.sum()], signs @ difference])
+    return float((sums >= difference.sum() - 1e-12 * np.abs(difference).sum()).mean())
 
 
-def committed_claim(path: str | Path) -> pd.DataFrame | str:
-    """Return the ``claim`` table of a committed result file, or say that there is none yet.
+def committed_claim(path: str | Path, *, task: str) -> pd.DataFrame:
+    """Return one task's rows of the ``claim`` table of a committed result file.
 
     Args:
         path: written by ``python -m analysis chains``.
+        task: such as ``"trec"``.
+
+    Raises:
+        ValueError: if the file is missing or corrupt, or has no row of the task.
     """
+    from analysis.collect import frame_of
     from analysis.store import read_json
 
-    if not Path(path).exists():
-        return f"no {Path(path).name} yet"
-    table = read_json(path).get("tables", {}).get("claim")
-    return (
-        f"{Path(path).name} has no claim table"
-        if table is None
-        else pd.DataFrame(table["rows"], columns=table["columns"])
-    )
+    claim = frame_of(read_json(path)["tables"]["claim"])
+    rows = claim[claim["task"] == task]
+    if rows.empty:
+        raise ValueError(f"{Path(path).name} has no task {task!r}; it has {', '.join(claim['task'].unique())}")
+    return rows.drop(columns="task").reset_index(drop=True)

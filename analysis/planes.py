@@ -8,6 +8,8 @@ points that are wanted anyway, and the faster one goes on.
 
 from __future__ import annotations
 
+import copy
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -194,7 +196,7 @@ def _evaluate_in_parallel(objective, space, directions, points, *, method, chunk
 
     pieces = np.array_split(np.arange(len(points)), min(len(points), max(1, effective_n_jobs(n_jobs))))
     parts = Parallel(n_jobs=n_jobs)(
-        delayed(evaluate_points)(
+        delayed(_evaluate_piece)(
             objective, space, directions, points[piece], method=method, chunk=chunk, progress=False
         )
         for piece in pieces
@@ -205,3 +207,11 @@ def _evaluate_in_parallel(objective, space, directions, points, *, method, chunk
         evaluations=len(points),
         method=f"{parts[0].method}, {len(pieces)} workers",
     )
+
+
+def _evaluate_piece(objective: Objective, *args: Any, **options: Any) -> Evaluated:
+    """Evaluate a worker's points; a thread takes its own copy of the model, whose parameters are swapped meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        objective = copy.copy(objective)
+        objective.model = copy.deepcopy(objective.model)
+    return evaluate_points(objective, *args, **options)

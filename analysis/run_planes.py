@@ -13,7 +13,17 @@ from theory.methods import METHODS
 if TYPE_CHECKING:
     from analysis.surfaces import Landscape
 
-__all__ = ["interpolations", "planes"]
+__all__ = ["first_seeds", "interpolations", "planes"]
+
+
+def first_seeds(paths: Iterable[str | Path]) -> list[Path]:
+    """Keep the first of each method's runs."""
+    from analysis.store import read_json
+
+    kept: dict[str, Path] = {}
+    for path in paths:
+        kept.setdefault(read_json(Path(path) / "record.json")["config"]["method"], Path(path))
+    return list(kept.values())
 
 
 def planes(

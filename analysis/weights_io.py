@@ -19,6 +19,7 @@ __all__ = ["LayerUpdate", "WeightFiles", "from_adapter", "from_checkpoints", "fr
 
 _ROOT = "base_model.model."
 _FACTOR = re.compile(r"\.(lora_|beyond_column_)")
+_BLOCK = 1024  # rows subtracted at a time, so that only the difference is held in float32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,8 +188,12 @@ def _difference(name: str, base: Tensor, tuned: Tensor, *, transpose: bool = Fal
         raise ValueError(f"{name!r} has shape {tuple(base.shape)} in the base and {tuple(tuned.shape)} in the other")
     _check_float(base, name)
     _check_float(tuned, name)
+    if base.dtype == tuned.dtype and torch.equal(base, tuned):
+        return None
     wide = torch.float64 if tuned.dtype == torch.float64 else torch.float32
-    delta = tuned.to(wide) - base.to(wide)
+    delta = torch.empty_like(tuned, dtype=wide)
+    for out, after, before in zip(*(part.split(_BLOCK) for part in (delta, tuned, base)), strict=True):
+        torch.sub(after.to(wide), before.to(wide), out=out)
     if not delta.any():
         return None
     if transpose:

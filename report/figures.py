@@ -13,14 +13,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from tasks import RANK, TASKS, means, present_tasks
 
+from analysis.collect import frame_of
 from analysis.plots import agreement as agreement_plots
 from analysis.plots import bench as bench_plots
 from analysis.plots import bounds as bound_plots
 from analysis.plots import certificates as certificate_plots
 from analysis.plots import exact as exact_plots
+from analysis.plots import landscape as landscape_plots
 from analysis.plots import runs as run_plots
+from analysis.plots import spectra as spectra_plots
 from analysis.plots.style import PAGE_WIDTH, figure, save
 from analysis.store import read_json
+from analysis.surfaces import Landscape
+from theory.methods import METHODS
 
 __all__ = ["FIGURES", "Figure", "draw_figures"]
 
@@ -45,8 +50,7 @@ class Figure:
 
 
 def _table(results: Results, key: str) -> pd.DataFrame:
-    table = results["tables"][key]
-    return pd.DataFrame(table["rows"], columns=table["columns"])
+    return frame_of(results["tables"][key])
 
 
 def _table1(results: Results) -> Axes:
@@ -206,6 +210,26 @@ def _certificates(results: Results) -> Drawing:
     return fig
 
 
+def _planes(results: Results) -> Drawing:
+    surfaces = [Landscape.from_dict(plane) for plane in results["series"]["landscape/digits/planes"]]
+    return landscape_plots.contours(surfaces, columns=6, panel_height=1.2, outer_labels=True)[0].figure
+
+
+def _chains(results: Results) -> Drawing:
+    fig, axes = figure(PAGE_WIDTH, 2.9, columns=3)
+    for ax, task in zip(axes, ("digits", "trec"), strict=False):
+        curves = results["series"][f"spectra/{task}/curves/last"]
+        frames = {key: pd.DataFrame(curves[key]) for key in METHODS}
+        spectra_plots.intruders_against_epsilon(frames, ax=ax)
+        ax.get_legend().remove()
+        ax.set_title({"digits": "digits, rank 4", "trec": "TREC-6, MiniLM, rank 16"}[task], fontsize=7.5)
+    axes[1].set_ylabel("")
+    landscape_plots.sharpness_pairs(_table(results, "landscape/runs"), "worst_merged", ax=axes[2])
+    axes[2].set_title("worst rise in merged space", fontsize=7.5)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=6.5)
+    return fig
+
+
 FIGURES: tuple[Figure, ...] = (
     Figure(
         "table1", ("bounds",), "Table 1's root term for every model and data set of the paper: all vacuous.", _table1
@@ -227,6 +251,13 @@ FIGURES: tuple[Figure, ...] = (
         tuple(task.key for task in TASKS if task.key != "digits"),
         "Text tasks at rank 16: held-out accuracy and measured generalization error, with intervals over seeds.",
         _texts,
+    ),
+    Figure("planes", ("landscape",), "Digits: loss planes of the eleven methods in merged space, one scale.", _planes),
+    Figure(
+        "chains",
+        ("spectra", "landscape"),
+        "Intruders against the threshold, and sharpness of chains, on both tasks.",
+        _chains,
     ),
     Figure(
         "certificates", ("certificates",), "Errors certified with probability 0.95, and held-out errors.", _certificates

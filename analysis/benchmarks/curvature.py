@@ -86,7 +86,4 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
         baseline = "curvlinops" if "curvlinops" in cases else "double backward"
         timings[name] = harness.compare(cases, baseline=baseline, repeats=repeats or 15, progress=name)
         values |= {f"{name}/parameters": kept.shape[0], f"{name}/baseline": baseline}
-    values |= {f"target/{what}": bound for what, bound in TARGETS.items()}
-    if results is not None:
-        harness.write(results, timings, command="python -m analysis bench curvature", seeds=[0], values=values)
-    return {"timings": timings, "values": values, "tables": {"timings": harness.table(timings)}}
+    return harness.conclude("curvature", timings, values=values, targets=TARGETS, results=results)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from analysis.provenance import provenance
 from analysis.store import write_result
 
-__all__ = ["compare", "table", "write"]
+__all__ = ["compare", "conclude", "table", "write"]
 
 _COLUMNS = ("benchmark", "case", "seconds", "quartile_low", "quartile_high", "repeats", "speedup")
 
@@ -138,5 +138,34 @@ def write(
         path,
         provenance=provenance(command, seeds),
         values={**speedups, **(values or {})},
-        tables={"timings": table(results), **(tables or {})},
+        tables={**({"timings": table(results)} if results else {}), **(tables or {})},
     )
+
+
+def conclude(
+    topic: str,
+    timings: Mapping[str, Mapping[str, Mapping[str, float]]],
+    *,
+    values: Mapping[str, Any],
+    targets: Mapping[str, float],
+    results: str | Path | None,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """End a topic's run: put its targets beside what was measured, write if asked, and return everything.
+
+    Args:
+        topic: its name on the command line.
+        timings: benchmark -> ``compare``'s result.
+        values: further numbers by key.
+        targets: what was aimed at, by description.
+        results: where to write; None writes nothing.
+        tables: further tables by name.
+
+    Returns:
+        ``{"timings", "values", "tables"}``.
+    """
+    values = {**values, **{f"target/{what}": bound for what, bound in targets.items()}}
+    if results is not None:
+        command = f"python -m analysis bench {topic}"
+        write(results, timings, command=command, seeds=[0], values=values, tables=tables)
+    return {"timings": timings, "values": values, "tables": {"timings": table(timings), **(tables or {})}}

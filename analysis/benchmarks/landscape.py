@@ -81,7 +81,4 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
             f"{name}/chebyshev evaluations": found["chebyshev"].evaluations,
             f"{name}/chebyshev error": float(np.abs(found["chebyshev"].values - exact).max() / span),
         }
-    values |= {f"target/{what}": bound for what, bound in TARGETS.items()}
-    if results is not None:
-        harness.write(results, timings, command="python -m analysis bench landscape", seeds=[0], values=values)
-    return {"timings": timings, "values": values, "tables": {"timings": harness.table(timings)}}
+    return harness.conclude("landscape", timings, values=values, targets=TARGETS, results=results)

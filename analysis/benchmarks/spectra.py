@@ -111,10 +111,7 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
             dense = products["SVD of the product"]()[:16]
             error = np.abs(products["QR of the factors"]() / dense - 1).max()
             values[f"{name}/relative error"] = float(error)
-    values |= {f"target/{what}": bound for what, bound in TARGETS.items()}
-    if results is not None:
-        harness.write(results, timings, command="python -m analysis bench spectra", seeds=[0], values=values)
-    return {"timings": timings, "values": values, "tables": {"timings": harness.table(timings)}}
+    return harness.conclude("spectra", timings, values=values, targets=TARGETS, results=results)
 
 
 def _product_svd(left: Tensor, right: Tensor) -> np.ndarray:

@@ -105,6 +105,4 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
     one, two = (timings[label].get(f"Dask, {name} worker{end}") for name, end in (("one", ""), ("two", "s")))
     if one and two:
         values["Dask, two workers over one"] = one["seconds"] / two["seconds"]
-    if results is not None:
-        harness.write(results, timings, command="python -m analysis bench sweep", seeds=[0, 1, 2, 3], values=values)
-    return {"timings": timings, "values": values, "tables": {"timings": harness.table(timings)}}
+    return harness.conclude("sweep", timings, values=values, targets={}, results=results)

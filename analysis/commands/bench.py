@@ -7,8 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-HELP = "benchmarks against peers: adapters, landscape, curvature, spectra, sweep; ratios of interleaved medians"
-TOPICS = ("adapters", "landscape", "curvature", "spectra", "sweep")
+HELP = "benchmarks: adapters, landscape, curvature, spectra against peers; streaming of 8B numbers; sweeps on workers"
+TOPICS = ("adapters", "landscape", "curvature", "spectra", "streaming", "sweep")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def _print(topic: str, found: object) -> None:
     import pandas as pd
 
     tables = found.get("tables", {}) if isinstance(found, dict) else {}
-    for name in ("steps", "timings"):
+    for name in ("steps", "measured", "timings"):
         if name in tables:
             frame = pd.DataFrame(tables[name]["rows"], columns=tables[name]["columns"])
             print(f"\n{topic}\n{frame.to_string(index=False, float_format=lambda value: f'{value:.4g}')}")

@@ -4,49 +4,138 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.run_options import whole_numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HELP = "test on finished runs whether chains are sharper and have more intruder dimensions"
+
+MEASURES = {
+    "landscape": ("worst_merged", "mean_merged", "worst_adapter", "mean_adapter"),
+    "spectra": (
+        "authors",
+        "paper",
+        "authors_per_direction",
+        "paper_per_direction",
+        "effective_rank",
+        "stable_rank",
+    ),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("runs", type=Path, metavar="RUNS_FOLDER", help="runs of one task and model, with weights")
-    parser.add_argument("--examples", type=int, default=100, help="training examples of the fixed batch")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUNS_FOLDER", help="runs that kept their weights, one task a folder"
+    )
+    parser.add_argument("--ranks", type=whole_numbers, help="the rank to take of each folder, for example 4,16")
+    parser.add_argument("--links", type=int, default=3, help="length of the chains to take (default: 3)")
+    parser.add_argument("--examples", type=int, default=100, help="training examples of the fixed batch (default: 100)")
+    parser.add_argument("--steps", type=int, default=15, help="points per axis of the planes, odd (default: 15)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the runs (default: 1)")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="write landscape.json and spectra.json there")
 
 
 def main(args: argparse.Namespace) -> int:
     """Measure, test, print, and write if asked."""
-    from analysis.chains import intruder_frame, sharpness_frame
+    from analysis.chains import chain_frames
     from analysis.paired import paired_claim
-    from analysis.provenance import provenance
-    from analysis.store import check_writable, write_result
+    from analysis.store import check_writable
 
-    paths = [path.parent for path in sorted(args.runs.rglob("record.json")) if (path.parent / "adapter").is_dir()]
-    if not paths:
-        raise ValueError(f"no run with weights under {str(args.runs)!r}")
+    if args.examples < 1 or args.steps < 3 or args.steps % 2 == 0:
+        raise ValueError(
+            f"--examples must be at least 1 and --steps odd and at least 3, got {args.examples} and {args.steps}"
+        )
+    tasks = _tasks(args)
     if args.results is not None:
         check_writable(args.results)
-    sharp, spectra = sharpness_frame(paths, examples=args.examples), intruder_frame(paths)
-    measured = {
-        "landscape": (sharp, ["worst_merged", "mean_merged", "worst_adapter", "mean_adapter"]),
-        "spectra": (spectra, ["authors", "paper", "effective_rank", "stable_rank"]),
-    }
-    for name, (frame, columns) in measured.items():
-        claim = paired_claim(frame, columns)
-        print(f"{name}\n{claim.to_string(index=False)}")
-        if args.results is not None:
-            tables = {
-                key: {"columns": list(part.columns), "rows": part.to_numpy().tolist()}
-                for key, part in (("claim", claim), ("runs", frame))
-            }
-            values = {
-                f"{row.measure}/{row.checkpoint}/{key}": getattr(row, key)
-                for row in claim.itertuples()
-                for key in ("units", "larger", "chain", "single", "difference", "low", "high", "p_value")
-            }
-            seeds = sorted({int(seed) for seed in frame["seed"]})
-            record = provenance(f"python -m analysis chains RUNS_FOLDER --examples {args.examples}", seeds)
-            path = write_result(args.results / f"{name}.json", provenance=record, values=values, tables=tables)
-            print(f"written: {path}")
+    found: dict[str, list[tuple[str, pd.DataFrame, pd.DataFrame]]] = {name: [] for name in MEASURES}
+    for task, paths in tasks.items():
+        frames = chain_frames(paths, examples=args.examples, n_jobs=args.jobs)
+        for name, frame in zip(MEASURES, frames, strict=True):
+            claim = paired_claim(frame, MEASURES[name])
+            print(f"{task}, {name}\n{claim.to_string(index=False)}")
+            found[name].append((task, frame, claim))
+    if args.results is not None:
+        series = {"landscape": _planes(tasks, args), "spectra": _curves(found["spectra"])}
+        for name, parts in found.items():
+            print(f"written: {_write(name, parts, series[name], args)}")
     return 0
+
+
+def _tasks(args: argparse.Namespace) -> dict[str, list[Path]]:
+    """Return each task's runs."""
+    from analysis.chains import chain_runs
+    from analysis.store import read_json
+
+    if args.ranks is not None and len(args.ranks) != len(args.runs):
+        raise ValueError(f"--ranks needs one rank for each of the {len(args.runs)} folders, got {len(args.ranks)}")
+    tasks: dict[str, list[Path]] = {}
+    for folder, rank in zip(args.runs, args.ranks or [None] * len(args.runs), strict=True):
+        paths = chain_runs(folder, rank=rank, links=args.links)
+        task = read_json(paths[0] / "record.json")["config"]["task"]
+        if task in tasks:
+            raise ValueError(f"two folders hold runs of {task!r}; give each task one folder")
+        tasks[task] = paths
+    return tasks
+
+
+def _planes(tasks: dict[str, list[Path]], args: argparse.Namespace) -> dict[str, Any]:
+    """Measure one plane of every method: its first seed's, at the last checkpoint, in merged space."""
+    from analysis.run_planes import first_seeds, planes
+
+    options: dict[str, Any] = {"steps": args.steps, "examples": args.examples, "n_jobs": args.jobs}
+    return {
+        f"{task}/planes": [surface.to_dict() for surface in planes(first_seeds(paths), **options)]
+        for task, paths in tasks.items()
+    }
+
+
+def _curves(parts: list[tuple[str, pd.DataFrame, pd.DataFrame]]) -> dict[str, Any]:
+    """Return intruders against epsilon, mean and range over seeds, by task, checkpoint and method."""
+    from analysis.chains import intruder_curves
+
+    return {
+        f"{task}/curves/{checkpoint}": {
+            method: curve.to_dict("list") for method, curve in intruder_curves(frame, checkpoint=checkpoint).items()
+        }
+        for task, frame, _ in parts
+        for checkpoint in ("last", "best")
+    }
+
+
+def _write(
+    name: str, parts: list[tuple[str, pd.DataFrame, pd.DataFrame]], series: dict[str, Any], args: argparse.Namespace
+) -> Path:
+    """Write one committed result; its command names folders as RUNS_FOLDER."""
+    import pandas as pd
+
+    from analysis.collect import table_of
+    from analysis.provenance import provenance
+    from analysis.store import write_result
+
+    values: dict[str, Any] = {}
+    for task, frame, claim in parts:
+        last = frame[frame["checkpoint"] == "last"]
+        values |= {f"{task}/runs": len(last), f"{task}/seeds": last["seed"].nunique()}
+        values[f"{task}/best_is_last"] = int((frame[frame["checkpoint"] == "best"]["weights"] == "adapter").sum())
+        values |= {
+            f"{task}/{row.measure}/{row.checkpoint}/{key}": getattr(row, key)
+            for row in claim.itertuples()
+            for key in ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict")
+        }
+    runs = pd.concat([frame.drop(columns="curve", errors="ignore").assign(task=task) for task, frame, _ in parts])
+    claims = pd.concat([claim.assign(task=task) for task, _, claim in parts])
+    tables = {
+        key: table_of(whole[["task", *(column for column in whole.columns if column != "task")]])
+        for key, whole in (("claim", claims), ("runs", runs))
+    }
+    command = ["python -m analysis chains", *["RUNS_FOLDER"] * len(args.runs)]
+    if args.ranks is not None:
+        command.append(f"--ranks {','.join(map(str, args.ranks))}")
+    command.append(f"--links {args.links} --examples {args.examples} --steps {args.steps} --results FOLDER")
+    record = provenance(" ".join(command), sorted({int(seed) for seed in runs["seed"]}))
+    return write_result(args.results / f"{name}.json", provenance=record, values=values, tables=tables, series=series)

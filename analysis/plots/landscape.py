@@ -7,14 +7,16 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 
-from analysis.plots.style import PAGE_WIDTH, figure
+from analysis.paired import unchained_partner
+from analysis.plots.style import PAGE_WIDTH, figure, method_colors
 from analysis.surfaces import Landscape
 
-__all__ = ["contours", "lines", "surfaces"]
+__all__ = ["contours", "lines", "sharpness_pairs", "surfaces"]
 
 
 def _scale(shown: Sequence[np.ndarray], log: bool) -> Any:
@@ -45,6 +47,7 @@ def contours(
     columns: int = 4,
     width: float = PAGE_WIDTH,
     panel_height: float = 1.55,
+    outer_labels: bool = False,
 ) -> np.ndarray:
     """Draw planes side by side as filled contours of the loss, on one colour scale.
 
@@ -57,6 +60,7 @@ def contours(
         columns: panels per row.
         width: of the figure, inches.
         panel_height: of a row, inches.
+        outer_labels: label the axes at the left and at the bottom only; for planes on the same grid.
 
     Returns:
         The used axes, in the landscapes' order.
@@ -73,7 +77,7 @@ def contours(
     fig, made = figure(width, panel_height * rows + 0.25, rows=rows, columns=columns, squeeze=False)
     grid: Any = made
     used = np.ravel(grid)[: len(planes)]
-    for ax, plane in zip(used, planes, strict=True):
+    for place, (ax, plane) in enumerate(zip(used, planes, strict=True)):
         values = np.ma.masked_invalid(np.clip(plane.values, at[0], at[-1]))
         drawn = ax.contourf(plane.x, plane.y, values, levels=at, norm=norm, cmap="viridis")
         drawn.set_edgecolor("face")
@@ -83,6 +87,11 @@ def contours(
         ax.set_title(plane.title, fontsize=7.5)
         ax.set_aspect("equal")
         _label(ax, plane)
+        if outer_labels:
+            left, bottom = place % columns == 0, place + columns >= len(planes)
+            ax.tick_params(labelleft=left, labelbottom=bottom)
+            ax.xaxis.label.set_visible(bottom)
+            ax.yaxis.label.set_visible(left)
     for ax in np.ravel(grid)[len(planes) :]:
         ax.set_axis_off()
     mappable = plt.cm.ScalarMappable(norm=norm, cmap="viridis")
@@ -177,4 +186,35 @@ def lines(landscapes: Sequence[Landscape], *, ax: Axes | None = None, rise: bool
     ax.set_ylabel("rise of the loss (nats)" if rise else "loss (nats)")
     if any(item.title for item in landscapes):
         ax.legend(frameon=False, fontsize=6.5)
+    return ax
+
+
+def sharpness_pairs(runs: pd.DataFrame, measure: str, *, checkpoint: str = "last", ax: Axes | None = None) -> Axes:
+    """Draw each chain's sharpness against that of the method it chains, seed by seed, one marker a task.
+
+    Points above the diagonal are chains that are sharper.
+
+    Args:
+        runs: task, method, seed, checkpoint and the measure, as ``python -m analysis chains`` writes them.
+        measure: the column to draw, in nats.
+        checkpoint: ``"last"`` or ``"best"``.
+        ax: where to draw; a new figure when None.
+    """
+    if ax is None:
+        _, ax = figure()
+    chosen = runs[runs["checkpoint"] == checkpoint].set_index(["task", "method", "seed"])[measure]
+    for marker, task in zip("o^sv", chosen.index.unique("task"), strict=False):
+        part = chosen[task]
+        for method in part.index.unique("method"):
+            partner = unchained_partner(method)
+            if partner is not None:
+                pair = pd.concat([part[partner], part[method]], axis=1, join="inner").to_numpy()
+                ax.plot(*pair.T, marker, color=method_colors()[method], markersize=4, alpha=0.8, markeredgewidth=0)
+        ax.plot([], [], marker, color="0.4", markersize=4, label=task)
+    low, high = min(*ax.get_xlim(), *ax.get_ylim()), max(*ax.get_xlim(), *ax.get_ylim())
+    ax.plot([low, high], [low, high], color="0.6", linewidth=0.6, zorder=0)
+    ax.set_xlabel("the method it chains (nats)")
+    ax.set_ylabel("chain (nats)")
+    ax.set_aspect("equal")
+    ax.legend(frameon=False, fontsize=6.5)
     return ax

@@ -5,11 +5,20 @@ import pandas as pd
 import pytest
 
 from analysis import geometry
-from analysis.chains import digits_runs, final_and_best, intruder_curves, intruder_frame, sharpness_frame
+from analysis.chains import (
+    chain_runs,
+    digits_runs,
+    final_and_best,
+    intruder_curves,
+    intruder_frame,
+    sharpness_frame,
+)
+from analysis.cli import main
 from analysis.measuring import measure_run, measure_runs
-from analysis.paired import paired_claim, unchained_partner
+from analysis.paired import committed_claim, paired_claim, unchained_partner
 from analysis.run_planes import planes
 from analysis.store import read_json
+from analysis.surfaces import Landscape
 from theory.methods import METHODS
 
 
@@ -42,6 +51,7 @@ def test_sign_flip_p_value_counts_patterns_exactly(differences, p_value):
     assert row["p_value"] == pytest.approx(p_value)
     assert row["difference"] == pytest.approx(sum(differences) / len(differences))
     assert row["low"] <= row["difference"] <= row["high"]
+    assert row["verdict"] == ("larger" if row["low"] > 0 else "smaller" if row["high"] < 0 else "undecided")
 
 
 def test_a_frame_without_pairs_is_refused():
@@ -59,8 +69,12 @@ def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thre
     sharp = sharpness_frame(paths, examples=8, samples=2)
     assert len(paired_claim(sharp, ["worst_merged", "mean_adapter"])) == 4
     spectra = intruder_frame(paths)
-    curves = intruder_curves(paths, np.array([0.2, 0.6, 1.0]))
-    assert all(curve["intruders"].is_monotonic_increasing for curve in curves.values())
+    curves = intruder_curves(spectra)
+    assert list(curves) == ["cla", "c3la"]
+    for method, curve in curves.items():
+        assert curve["intruders"].is_monotonic_increasing
+        half = curve[np.isclose(curve["epsilon"], 0.5)]["intruders"].item()
+        assert half == spectra[(spectra["method"] == method) & (spectra["checkpoint"] == "last")]["paper"].item()
     surface = planes(paths[:1], steps=3, examples=8)[0]
     assert surface.title == "cLA"
     found = measure_run(paths[1])
@@ -81,3 +95,52 @@ def test_full_fine_tuning_is_measured_on_the_weights_adapters_would_adapt(model_
     names = geometry.adapted_weights(run.model, run.record)
     assert len(names) == 8
     assert {layer.name for layer in geometry.run_updates(run)} == {name.removesuffix(".weight") for name in names}
+
+
+def test_the_command_picks_one_rank_and_writes_what_the_figures_need(model_cache, tmp_path, one_thread):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    digits_runs(["cla", "c3la"], seeds=2, epochs=0.3, folder=runs, rank=2, checkpoints=1)
+    digits_runs(["c3la"], seeds=1, epochs=0.3, folder=runs, rank=2, links=2, checkpoints=1)
+    digits_runs(["cla"], seeds=1, epochs=0.3, folder=runs, rank=3, checkpoints=1)
+    asked = ["chains", str(runs), "--ranks", "2", "--examples", "8", "--steps", "3", "--results", str(results)]
+    assert main(asked) == 0
+    landscape, spectra = (read_json(results / f"{name}.json") for name in ("landscape", "spectra"))
+    assert landscape["values"]["digits/runs"] == 4
+    assert landscape["values"]["digits/worst_merged/last/units"] == 2
+    assert len(spectra["tables"]["runs"]["rows"]) == 8
+    surfaces = [Landscape.from_dict(plane) for plane in landscape["series"]["digits/planes"]]
+    assert [surface.title for surface in surfaces] == ["cLA", "c3LA"]
+    assert all(surface.values[1, 1] == pytest.approx(surface.center_loss, abs=1e-5) for surface in surfaces)
+    assert set(spectra["series"]) == {"digits/curves/last", "digits/curves/best"}
+    assert "RUNS_FOLDER --ranks 2 --links 3" in spectra["provenance"]["command"]
+    assert set(committed_claim(results / "spectra.json", task="digits")["checkpoint"]) == {"last", "best"}
+    with pytest.raises(ValueError, match="no task 'trec'; it has digits"):
+        committed_claim(results / "spectra.json", task="trec")
+
+
+def test_runs_that_cannot_be_compared_are_refused(model_cache, tmp_path, one_thread):
+    with pytest.raises(ValueError, match="no run with weights"):
+        chain_runs(tmp_path)
+    digits_runs(["cla"], seeds=1, epochs=0.1, folder=tmp_path / "runs", rank=2, checkpoints=0)
+    digits_runs(["cla"], seeds=1, epochs=0.1, folder=tmp_path / "runs", rank=3, checkpoints=0)
+    with pytest.raises(ValueError, match="holds ranks 2, 3; choose one"):
+        chain_runs(tmp_path / "runs")
+    with pytest.raises(ValueError, match="no run of rank 5; it has 2, 3"):
+        chain_runs(tmp_path / "runs", rank=5)
+    digits_runs(["cla"], seeds=1, epochs=0.2, folder=tmp_path / "runs", rank=3, checkpoints=0)
+    with pytest.raises(ValueError, match="of one method and seed"):
+        chain_runs(tmp_path / "runs", rank=3)
+    assert len(chain_runs(tmp_path / "runs", rank=2)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ranks", "2,4"], "one rank for each of the 1"),
+        (["--steps", "4"], "odd"),
+        (["--examples", "0"], "at least 1"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_run_is_read(options, message, tmp_path, capsys):
+    assert main(["chains", str(tmp_path), *options]) == 2
+    assert message in capsys.readouterr().err

@@ -148,6 +148,8 @@ def test_loaders_that_shuffle_or_are_empty_are_refused():
         landscape.plane(model, torch.utils.data.DataLoader(data, batch_size=4, shuffle=True), steps=3, **QUIET)
     with pytest.raises(ValueError, match="empty"):
         landscape.plane(model, [], steps=3, **QUIET)
+    with pytest.raises(ValueError, match="no batch holds an example"):
+        landscape.plane(model, tuple(tensor[:0] for tensor in batch_of(4)), steps=3, **QUIET)
 
     class Hidden:
         def __iter__(self):
@@ -196,9 +198,9 @@ def test_grid_chunks_on_joblib_workers_give_the_same_plane():
     from joblib import parallel_config
 
     model, batch = adapted(), batch_of()
-    here = landscape.plane(model, batch, steps=5, method="serial", **QUIET)
+    here = landscape.plane(model, batch, steps=31, method="serial", **QUIET)  # enough points for threads to meet
     with parallel_config(backend="threading", n_jobs=2), warnings.catch_warnings():
-        there = landscape.plane(model, batch, steps=5, method="serial", n_jobs=None, **QUIET)
+        there = landscape.plane(model, batch, steps=31, method="serial", n_jobs=None, **QUIET)
     np.testing.assert_allclose(there.values, here.values, atol=1e-6)
     assert "2 workers" in there.method
 

@@ -39,6 +39,15 @@ def test_torch_is_pinned_to_the_release_with_a_cpu_build():
     assert _locked()["torch"] == "2.13.0"
 
 
+def test_peers_that_ask_for_torchvision_are_installed_without_their_dependencies():
+    """A torchvision for another torch breaks ``import peft``, so no extra may pull one in."""
+    bare = re.findall(r"--no-deps (.+==.+)$", (ROOT / "Makefile").read_text(), re.M)
+    names = {canonicalize_name(Requirement(text).name) for line in bare for text in line.split()}
+    assert names == {"curvlinops-for-pytorch", "backpack-for-pytorch"}
+    wanted = [Requirement(text).name for extra in PROJECT["optional-dependencies"].values() for text in extra]
+    assert not {canonicalize_name(name) for name in wanted} & {*names, "torchvision"}
+
+
 def test_conda_users_get_the_lock_and_the_project():
     text = (ROOT / "environment.yml").read_text()
     assert re.search(rf"^name: {PROJECT['name']}$", text, re.M)

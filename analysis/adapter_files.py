@@ -1,0 +1,116 @@
+"""Updates of finished runs as files small enough to commit: the base's adapted matrices once, each update beside them.
+
+``python -m analysis spectra FOLDER/METHOD/last --base FOLDER/base.safetensors`` reads them without the base model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from analysis.collect import frame_of
+from analysis.store import atomic_write_bytes, atomic_write_json, check_writable, read_json, write_result
+from analysis.weights_io import LayerUpdate, WeightFiles, from_adapter, from_checkpoints
+
+if TYPE_CHECKING:
+    from analysis.finetune import LoadedRun
+
+__all__ = ["exported_updates", "write_adapters"]
+
+_COLUMNS = ("method", "seed", "checkpoint", "folder", "weights", "key")
+_FACTOR = re.compile(r"\.(lora|beyond_column)_")
+
+
+def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: str = "") -> Path:
+    """Write runs' updates at the last and, where it is another, the best checkpoint; heads are left out.
+
+    A PEFT adapter stays one (``adapter_config.json``, ``adapter_model.safetensors``); of full fine-tuning the weights
+    that adapters would adapt are written, at the last checkpoint only, for they take as much room as the base.
+    ``base.safetensors`` holds those of the base model.
+
+    Args:
+        paths: folders of runs of one base model, one a method.
+        folder: gets base.safetensors, METHOD/last, METHOD/best and adapters.json, which lists them.
+        command: the command that makes it again.
+
+    Returns:
+        The path of adapters.json.
+
+    Raises:
+        ValueError: if the runs have no common base, or the folder cannot be written to.
+    """
+    from analysis.chains import final_and_best
+    from analysis.geometry import run_updates
+    from analysis.provenance import provenance
+
+    folder = check_writable(folder)
+    base: dict[str, Tensor] = {}
+    rows = []
+    for path in tqdm(list(paths), desc="adapters", unit="run", leave=False, delay=2):
+        places: dict[str, str] = {}
+        for checkpoint, run in final_and_best(path).items():
+            config = run.record["config"]
+            if run.weights.name not in places:
+                if places and not (run.weights / "adapter_config.json").is_file():
+                    continue
+                places[run.weights.name] = f"{config['method']}/{checkpoint}"
+                found = {f"{layer.name}.weight": layer.base.contiguous() for layer in run_updates(run)}
+                base = base or found
+                if found.keys() != base.keys() or not all(torch.equal(base[name], found[name]) for name in base):
+                    raise ValueError(f"run {run.folder.name!r} adapts other matrices, or another base, than the first")
+                _write_update(run, folder / places[run.weights.name], names=list(base))
+            where = places[run.weights.name]
+            rows.append([config["method"], config["seed"], checkpoint, where, run.weights.name, run.record["key"]])
+    _write_tensors(folder / "base.safetensors", base)
+    seeds = sorted({row[1] for row in rows})
+    return write_result(
+        folder / "adapters.json",
+        provenance=provenance(command, seeds),
+        tables={"adapters": {"columns": list(_COLUMNS), "rows": rows}},
+    )
+
+
+def _write_update(run: LoadedRun, folder: Path, *, names: list[str]) -> None:
+    config = run.weights / "adapter_config.json"
+    if not config.is_file():
+        weights = dict(run.model.named_parameters())
+        _write_tensors(folder / "model.safetensors", {name: weights[name].detach().contiguous() for name in names})
+        return
+    settings: dict[str, Any] = {**read_json(config), "modules_to_save": None, "base_model_name_or_path": None}
+    settings["target_modules"] = sorted(settings["target_modules"])
+    files = WeightFiles(run.weights)
+    kept = {name: files.read(name) for name in files.names if _FACTOR.search(name)}
+    _write_tensors(folder / "adapter_model.safetensors", kept)
+    atomic_write_json(folder / "adapter_config.json", settings)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save
+
+    atomic_write_bytes(path, save(dict(tensors)))
+
+
+def exported_updates(folder: str | Path) -> dict[tuple[str, str], list[LayerUpdate]]:
+    """Read what `write_adapters` wrote.
+
+    Returns:
+        (method, ``"last"`` or ``"best"``) -> the update of every adapted matrix.
+
+    Raises:
+        ValueError: if a file is missing, truncated or does not fit the base.
+    """
+    folder = Path(folder)
+    base = folder / "base.safetensors"
+    found: dict[tuple[str, str], list[LayerUpdate]] = {}
+    for entry in frame_of(read_json(folder / "adapters.json")["tables"]["adapters"]).itertuples():
+        place = folder / str(entry.folder)
+        adapted = (place / "adapter_config.json").is_file()
+        updates = from_adapter(place, base) if adapted else from_checkpoints(base, place)
+        found[str(entry.method), str(entry.checkpoint)] = list(updates)
+    return found
