@@ -127,10 +127,15 @@ def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -
     return [item[4].parent for item in kept]
 
 
-def final_and_best(path: str | Path) -> Chosen:
+def final_and_best(path: str | Path, *, data: str | None = None, model: str | None = None) -> Chosen:
     """Load a run at its last checkpoint and at the one of lowest held-out loss.
 
     The start, before any step, is no candidate.
+
+    Args:
+        path: the run's folder.
+        data: where the run's data is now; None takes where it was.
+        model: where its base model is now; None takes where it was.
 
     Returns:
         ``{"last": run, "best": run}``; the same object twice if the last is the best or no snapshots were kept.
@@ -138,13 +143,13 @@ def final_and_best(path: str | Path) -> Chosen:
     from analysis.evaluation import evaluate
     from analysis.finetune import load_run
 
-    last = best = load_run(path)
+    last = best = load_run(path, data=data, model=model)
     lowest = float(last.record["metrics"]["heldout_loss"])
     for snapshot in last.checkpoints():
         step = int(snapshot.name.removeprefix("step-"))
         if step in (0, last.record["selection"]["step"]):  # the start, and what the run itself ended with
             continue
-        run = load_run(path, checkpoint=snapshot.name)
+        run = load_run(path, data=data, model=model, checkpoint=snapshot.name)
         outputs = evaluate(run.model, run.task, run.task.heldout)
         loss = float(np.average(outputs.losses, weights=outputs.weights))
         if loss < lowest or math.isnan(lowest):

@@ -1,4 +1,4 @@
-"""Measure a folder of finished runs: ``measures.json`` and ``code.json`` beside each ``record.json``, resumable."""
+"""Measure a folder of finished runs: files of measures beside each ``record.json``, resumable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def measure_run(
     examples: int | None = None,
     again: bool = False,
 ) -> dict[str, float] | None:
-    """Measure one run: geometry into ``measures.json``, the length of its code into ``code.json``.
+    """Measure one run, each kind of measure into a file of its own beside the record.
+
+    ``measures.json``: geometry at the last checkpoint; ``code.json``: the length of its code; ``best.json``: intruders
+    at the checkpoint of lowest held-out loss, the paper's choice (for geometry alone), where snapshots were kept.
 
     Args:
         folder: the run's folder.
@@ -46,6 +49,7 @@ def measure_run(
         ValueError: if the run cannot be loaded (`analysis.finetune.load_run`), or ``examples`` is below 2.
     """
     from analysis import code_length, geometry
+    from analysis.chains import final_and_best
     from analysis.finetune import load_run
 
     if examples is not None and examples < 2:
@@ -55,6 +59,10 @@ def measure_run(
     instruments: dict[str, tuple[Mapping[str, Any], Callable[[LoadedRun], dict[str, float]]]] = {
         "measures.json": (shape, lambda run: geometry.geometry_of_run(run, cache=_cache(), settings=shape)),
         "code.json": (code_length.SETTINGS, code_length.code_of_run),
+        "best.json": (
+            {name: shape[name] for name in ("version", "intruder_count", "intruder_epsilon")},
+            lambda run: _intruders(final_and_best(run.folder, data=data, model=model)["best"], settings=shape),
+        ),
     }
     run: LoadedRun | None = None
     everything: dict[str, float] = {}
@@ -66,12 +74,21 @@ def measure_run(
         run = run or load_run(folder, data=data, model=model)
         if name == "code.json" and run.task.kind in ("regression", "causal-lm"):
             continue  # a code's length is measured by the 0-1 loss, which these have not
+        if name == "best.json" and not run.checkpoints():
+            continue
         found = instrument(run)
         errors = {label: found.pop(label) for label in list(found) if label.endswith(("_residual", "_error", "_step"))}
         lists = {"settings": list(settings.items()), "uncertainties": list(errors.items())}
         atomic_write_json(path, {"settings_key": key, **lists, **found})
         everything |= found
     return everything or None
+
+
+def _intruders(run: LoadedRun, *, settings: Mapping[str, Any]) -> dict[str, float]:
+    from analysis.geometry import spectra_of_run
+
+    found = spectra_of_run(run, cache=_cache(), settings=settings)
+    return {name: found[name] for name in ("intruders_authors", "intruders_paper")}
 
 
 def _attempt(folder: Path, data: str | None, model: str | None, examples: int | None, again: bool) -> tuple[str, str]:

@@ -80,6 +80,8 @@ def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thre
     found = measure_run(paths[1])
     assert found["intruders_authors"] == spectra[spectra["method"] == "c3la"].iloc[0]["authors"]
     assert measure_runs(tmp_path) == {"measured": 1, "skipped": 1, "without weights": 0, "failed": 0}
+    best = spectra[(spectra["method"] == "c3la") & (spectra["checkpoint"] == "best")].iloc[0]
+    assert read_json(paths[1] / "best.json")["intruders_paper"] == best["paper"]
     before = read_json(paths[1] / "measures.json")
     assert measure_run(paths[1], examples=6)["sharpness_worst_merged"] != before["sharpness_worst_merged"]
     assert ["examples", 6] in read_json(paths[1] / "measures.json")["settings"]
