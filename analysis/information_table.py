@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from theory import cmi
 
-__all__ = ["QUANTITIES", "information_frame", "joinable"]
+__all__ = ["QUANTITIES", "information_frame", "joinable", "looseness"]
 
 QUANTITIES = ("ld-mi", "e-cmi", "fast-rate")
 """What is estimated, by name in ``theory.cmi``: from the losses' difference, both losses, and the fast-rate form."""
@@ -59,3 +59,19 @@ def joinable(estimates: pd.DataFrame) -> pd.DataFrame:
     keys = ["task", "method", "rank", "links"]
     wide = estimates.pivot(index=keys, columns="quantity", values="bound")[list(QUANTITIES)]
     return wide.loc[estimates[keys].drop_duplicates().itertuples(index=False, name=None)].reset_index()
+
+
+def looseness(estimates: pd.DataFrame) -> dict[str, float]:
+    """Say how the estimated bounds lie to the gaps that the same masked runs measured.
+
+    Returns:
+        For each quantity: ``<quantity>/above`` (configurations whose bound is at least the gap), ``/median-ratio``,
+        ``/least-ratio`` and ``/largest-ratio`` of bound over gap, NaN where no gap is positive.
+    """
+    found: dict[str, float] = {}
+    for quantity, part in estimates.groupby("quantity", sort=False):
+        found[f"{quantity}/above"] = int((part["bound"] >= part["gap"]).sum())
+        ratio = (part["bound"] / part["gap"])[part["gap"] > 0]
+        for name, value in (("median", ratio.median()), ("least", ratio.min()), ("largest", ratio.max())):
+            found[f"{quantity}/{name}-ratio"] = float(value)
+    return found

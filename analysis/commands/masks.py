@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the masks and print each bound with its interval and its zero-information null."""
-    from analysis.information_table import information_frame, joinable
+    from analysis.information_table import information_frame, joinable, looseness
     from analysis.masks import collect_masks, mask_cell, mask_cells, mask_key, write_masks
     from analysis.provenance import provenance
     from analysis.run_config import RunConfig
@@ -95,6 +95,7 @@ def main(args: argparse.Namespace) -> int:
         words += [f"--{name.replace('_', '-')} {base[name]:g}" for name in ("num_train", "epochs") if base.get(name)]
         made = provenance(f"python -m analysis masks {' '.join(words)}", [args.seed])
         table = {"columns": list(estimates.columns), "rows": estimates.to_numpy().tolist()}
-        values = {"configurations": len(configurations), "rows": args.rows, "masks": args.masks}
+        counts = {"configurations": len(configurations), "rows": args.rows, "masks": args.masks}
+        values = {**counts, **looseness(estimates)}
         print(f"wrote {write_result(args.results, provenance=made, values=values, tables={'estimates': table})}")
     return 0

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis.cli import main
+from analysis.collect import frame_of
+from analysis.plots.information import plot_estimates
 from analysis.store import read_json
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
@@ -82,8 +84,13 @@ def test_masks_of_a_grid_become_a_table_that_compare_joins(tmp_path: Path, capsy
     assert list(table.columns) == ["task", "method", "rank", "links", "ld-mi", "e-cmi", "fast-rate"]
     assert table["method"].tolist() == ["cla", "cla", "fft", "c3la", "c3la"]
     assert table.query("method == 'c3la'")["links"].tolist() == [3, 3]
-    estimates = read_json(tmp_path / "information.json")["tables"]["estimates"]
-    assert len(estimates["rows"]) == 5 * 3
+    result = read_json(tmp_path / "information.json")
+    estimates = frame_of(result["tables"]["estimates"])
+    assert len(estimates) == 5 * 3
+    ld_mi = estimates[estimates["quantity"] == "ld-mi"]
+    assert result["values"]["ld-mi/above"] == (ld_mi["bound"] >= ld_mi["gap"]).sum()
+    ax = plot_estimates(estimates)
+    assert [text.get_text() for text in ax.get_legend().get_texts()][:2] == ["bound = gap", "ld-MI"]
 
 
 @pytest.mark.parametrize(
