@@ -19,6 +19,7 @@ from analysis.plots import bench as bench_plots
 from analysis.plots import bounds as bound_plots
 from analysis.plots import certificates as certificate_plots
 from analysis.plots import exact as exact_plots
+from analysis.plots import information as information_plots
 from analysis.plots import landscape as landscape_plots
 from analysis.plots import runs as run_plots
 from analysis.plots import spectra as spectra_plots
@@ -198,6 +199,10 @@ def _published(results: Results) -> Axes:
     )
 
 
+def _information(results: Results) -> Axes:
+    return information_plots.plot_estimates(_table(results, "information/estimates"))
+
+
 def _certificates(results: Results) -> Drawing:
     fig, axes = figure(PAGE_WIDTH, 2.2, columns=2, sharey=True)
     for ax, task in zip(axes, ("trec", "digits"), strict=True):
@@ -258,6 +263,12 @@ FIGURES: tuple[Figure, ...] = (
         ("spectra", "landscape"),
         "Intruders against the threshold, and sharpness of chains, on both tasks.",
         _chains,
+    ),
+    Figure(
+        "information",
+        ("information",),
+        "Digits: bounds estimated from runs on random halves of a supersample, against the gap of the same runs.",
+        _information,
     ),
     Figure(
         "certificates", ("certificates",), "Errors certified with probability 0.95, and held-out errors.", _certificates

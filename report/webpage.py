@@ -114,6 +114,13 @@ SECTIONS = (
         ("landscape", "spectra", "bench_landscape", "bench_curvature", "bench_spectra", "bench_streaming"),
     ),
     Section(
+        "information",
+        "Information estimated by retraining",
+        "Instead of counting the bits of an update, train on random halves of a supersample and estimate how much the "
+        "losses tell of which half was trained on. These are estimates with intervals, not guarantees.",
+        ("information",),
+    ),
+    Section(
         "certificates",
         "Certificates that are not vacuous",
         "A network that is written as a few hundred bits has, with probability 0.95, an error below what those bits "
