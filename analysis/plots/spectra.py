@@ -47,7 +47,7 @@ def intruders_against_epsilon(
     ax.set_ylabel("intruder dimensions" if column == "intruders" else "share of singular vectors")
     ax.set_xlim(0, 1)
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, ncols=2, fontsize=6.5)
+    ax.legend(frameon=False, fontsize=6)
     return ax
 
 
@@ -67,7 +67,7 @@ def singular_value_curves(spectra: Mapping[str, np.ndarray], *, ax: Axes | None 
     ax.set_yscale("log")
     ax.set_xlabel("index")
     ax.set_ylabel("singular value")
-    ax.legend(frameon=False, ncols=2, fontsize=6.5)
+    ax.legend(frameon=False, fontsize=6)
     return ax
 
 
