@@ -52,7 +52,7 @@ def intruders_against_epsilon(
 
 
 def singular_value_curves(spectra: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Axes:
-    """Draw singular values against their index on a logarithmic scale; zeros are left out.
+    """Draw singular values against their index, both on logarithmic scales; zeros are left out.
 
     Args:
         spectra: method key or label -> singular values, largest first.
@@ -64,6 +64,7 @@ def singular_value_curves(spectra: Mapping[str, np.ndarray], *, ax: Axes | None 
         values = np.asarray(values, dtype=np.float64)
         kept = values > values.max(initial=0.0) * 1e-12
         ax.plot(np.flatnonzero(kept) + 1, values[kept], **_style(label))
+    ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("index")
     ax.set_ylabel("singular value")
