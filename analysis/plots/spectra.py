@@ -68,7 +68,7 @@ def singular_value_curves(spectra: Mapping[str, np.ndarray], *, ax: Axes | None 
     ax.set_yscale("log")
     ax.set_xlabel("index")
     ax.set_ylabel("singular value")
-    ax.legend(frameon=False, fontsize=6)
+    ax.legend(frameon=False, fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
