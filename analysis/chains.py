@@ -276,20 +276,14 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
         intruder_counts,
         intruder_dimensions,
         intruder_total,
-        product_singular_values,
-        singular_values,
         stable_rank,
+        update_spectrum,
     )
 
     cache = BasisCache(in_memory=len(updates))
     authors = intruder_dimensions(updates, convention="authors", count=count, cache=cache)
     everything = intruder_dimensions(updates, convention="paper", cache=cache)
-    values = [
-        singular_values(layer.update)
-        if layer.left is None or layer.right is None
-        else product_singular_values(layer.left, layer.right)
-        for layer in updates
-    ]
+    values = [update_spectrum(layer) for layer in updates]
     counts = {
         "authors": intruder_total(authors, epsilon=epsilon),
         "paper": intruder_total(everything, epsilon=epsilon),

@@ -28,6 +28,7 @@ __all__ = [
     "spectrum_table",
     "stable_rank",
     "subspace_similarity",
+    "update_spectrum",
 ]
 
 Convention = Literal["authors", "paper"]
@@ -73,6 +74,13 @@ def product_singular_values(left: Tensor, right: Tensor, *, count: int | None = 
     first = torch.linalg.qr(left.detach().double(), mode="r").R
     second = torch.linalg.qr(right.detach().double().T, mode="r").R
     return torch.linalg.svdvals(first @ second.T).cpu().numpy()[:count]
+
+
+def update_spectrum(layer: LayerUpdate) -> np.ndarray:
+    """Return the singular values of dW, through its factors where it has them."""
+    if layer.left is not None and layer.right is not None:
+        return product_singular_values(layer.left, layer.right)
+    return singular_values(layer.update)
 
 
 def _check_count(count: int | None, limit: int, label: str) -> None:
@@ -149,11 +157,7 @@ def spectrum_table(updates: Iterable[LayerUpdate], *, cache: BasisCache | None =
     rows = []
     for layer in tqdm(updates, desc="spectra", unit="layer", leave=False, delay=2):
         base = singular_values(layer.base) if cache is None else cache.get(layer.base).values.double().cpu().numpy()
-        tuned = singular_values(layer.tuned)
-        if layer.left is not None and layer.right is not None:
-            update = product_singular_values(layer.left, layer.right)
-        else:
-            update = singular_values(layer.update)
+        tuned, update = singular_values(layer.tuned), update_spectrum(layer)
         spectra = {"base": base, "update": update, "tuned": tuned}
         tail = heavy_tail(tuned)
         rows.append(

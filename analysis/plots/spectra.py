@@ -47,12 +47,12 @@ def intruders_against_epsilon(
     ax.set_ylabel("intruder dimensions" if column == "intruders" else "share of singular vectors")
     ax.set_xlim(0, 1)
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, ncols=2, fontsize=6.5)
+    ax.legend(frameon=False, fontsize=6)
     return ax
 
 
 def singular_value_curves(spectra: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Axes:
-    """Draw singular values against their index on a logarithmic scale; zeros are left out.
+    """Draw singular values against their index, both on logarithmic scales; zeros are left out.
 
     Args:
         spectra: method key or label -> singular values, largest first.
@@ -64,10 +64,11 @@ def singular_value_curves(spectra: Mapping[str, np.ndarray], *, ax: Axes | None 
         values = np.asarray(values, dtype=np.float64)
         kept = values > values.max(initial=0.0) * 1e-12
         ax.plot(np.flatnonzero(kept) + 1, values[kept], **_style(label))
+    ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("index")
     ax.set_ylabel("singular value")
-    ax.legend(frameon=False, ncols=2, fontsize=6.5)
+    ax.legend(frameon=False, fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
