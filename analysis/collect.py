@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.store import check_writable, read_json
+from analysis.store import check_writable, config_key, read_json
 from theory.methods import METHODS
 
-__all__ = ["frame", "frame_of", "read_records", "runs_result", "table_of", "write_parquet"]
+__all__ = ["frame", "frame_of", "read_records", "runs_result", "seeds_of", "table_of", "write_parquet"]
 
 
 def read_records(
@@ -56,6 +56,23 @@ def _name(value: Any) -> Any:
     return value["name"] if isinstance(value, Mapping) else value
 
 
+_NAMED = ("task", "method", "rank", "links", "seed", "model_name", "settings", "learning_rate")
+_CONFIGURATION = ("task", "model", "method", "rank", "links")
+
+
+def seeds_of(runs: pd.DataFrame) -> list[str]:
+    """Name the columns that make a configuration, so that only seeds are averaged.
+
+    Where runs of one method, rank and length of chain were made in several ways (learning rate, epochs, data, ...), the
+    columns that tell them apart are added; ``variant`` is a hash of all that has no column of its own.
+    """
+    by = list(_CONFIGURATION)
+    for name in ("learning_rate", "epochs", "num_train", "variant"):
+        if name in runs and (runs.groupby(by, dropna=False)[name].nunique(dropna=False) > 1).any():
+            by.append(name)
+    return by
+
+
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     config = record["config"]
     row = {
@@ -63,6 +80,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "status": record["status"],
         **{name: config.get(name) for name in ("task", "method", "rank", "links", "seed", "epochs", "learning_rate")},
         "model": config.get("model_name") or _name(config.get("model")),
+        "variant": config_key({name: value for name, value in config.items() if name not in _NAMED})[:8],
     }
     if record["status"] != "done":
         return {**row, "failure": record["failure"]["message"]}
@@ -99,7 +117,7 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """
     table = pd.DataFrame([_row(record) for record in records])
     named = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-    text = {"key", "status", "task", "method", "model", "metric_name", "failure"}
+    text = {"key", "status", "variant", "task", "method", "model", "metric_name", "failure"}
     for column in table.columns:
         if column not in text:
             table[column] = pd.to_numeric(table[column].map(lambda value: named.get(value, value)))
@@ -164,7 +182,7 @@ def runs_result(
         model_name: how tables call the base model; by default as the records do.
 
     Raises:
-        ValueError: if the records come from several versions of the code.
+        ValueError: if runs of one method, rank and length of chain differ in more than their seed.
     """
     from analysis.generalization import across_seeds
     from analysis.store import write_result
@@ -181,6 +199,9 @@ def runs_result(
         if name in runs
     ]
     averaged = [name for name in averaged if not name.endswith(("_low", "_high", "_range"))]
+    apart = set(seeds_of(runs)) - set(_CONFIGURATION)
+    if apart:
+        raise ValueError(f"runs of one method and rank differ in {', '.join(sorted(apart))}; collect them one by one")
     means = across_seeds(runs, columns=averaged)
     order = {key: place for place, key in enumerate(METHODS)}
     means = means.sort_values(

@@ -55,6 +55,10 @@ def _subsample(rows: Sequence[dict[str, Any]], count: int | None, *, seed: int, 
 
 
 def _class_names(raw: RawTask) -> tuple[str, ...]:
+    for split in ("train", "heldout"):
+        for number, row in enumerate(getattr(raw, split)):
+            if row["label"] is None or not str(row["label"]).strip():
+                raise ValueError(f"the label of {split} example {number} is empty; fill it in or leave the row out")
     if raw.kind == "multiple-choice":
         names = tuple(_LETTERS[: max(len(row["choices"]) for row in raw.train)])
     else:

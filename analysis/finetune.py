@@ -84,6 +84,18 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
     return prepared, base
 
 
+def _check_links(config: RunConfig, examples: int) -> None:
+    """Refuse a chain with more links than the run has optimizer steps, before anything is loaded or trained."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    per_epoch = math.ceil(examples / ((config.batch_size or 1) * world))
+    steps = math.ceil(per_epoch * (config.epochs or 1))
+    if (config.links or 1) > steps:
+        raise ValueError(
+            f"links={config.links} needs an optimizer step per link, but {examples} examples in batches of "
+            f"{config.batch_size} make {steps} steps in {config.epochs:g} epochs; give fewer links or more epochs"
+        )
+
+
 def _summary(outputs: Outputs, name: str) -> dict[str, float]:
     return {
         f"{name}_loss": float(np.average(outputs.losses, weights=outputs.weights)),
@@ -143,6 +155,7 @@ def run_cell(
         training_task, selection = task, None
         if config.select == "best":
             training_task, selection = carve(task, share=config.selection_share, seed=config.seed)
+        _check_links(config, len(training_task.train))
         prepared, base = prepare_run(config, task)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(str(error)) from error

@@ -64,6 +64,8 @@ def load_run(
     """
     folder = Path(path)
     folder = folder.parent if folder.name == "record.json" else folder
+    if not (folder / "record.json").exists() and next(folder.glob("*/record.json"), None) is not None:
+        raise ValueError(f"{str(folder)!r} is a folder of runs; give one of them, {folder}/KEY")
     record = read_json(folder / "record.json")
     if record.get("status") != "done":
         raise ValueError(f"run {str(folder)!r} did not finish: {record.get('failure', {}).get('message', 'no reason')}")

@@ -72,7 +72,9 @@ def _read_file(path: Path, encoding: str) -> Dataset:
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
         if "corresponds to no data" in str(error):
             raise ValueError(f"file {str(path)!r} has no rows") from None
-        raise ValueError(f"file {str(path)!r} cannot be read as {path.suffix[1:]}: {_root_cause(error)}") from None
+        cause = _root_cause(error)
+        hint = "; give its --encoding, for example latin-1" if "codec can't decode" in str(cause) else ""
+        raise ValueError(f"file {str(path)!r} cannot be read as {path.suffix[1:]}: {cause}{hint}") from None
     return loaded
 
 

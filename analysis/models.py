@@ -162,10 +162,21 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> tor
             if "Unrecognized configuration class" not in str(error):
                 raise
             raise ValueError(f"model {spec!r} has no head for {kind} tasks; give another model") from None
+    if kind == "causal-lm" and _sees_what_follows(model.config.get_text_config()):
+        raise ValueError(
+            f"model {spec!r} is an encoder: it sees the tokens that a causal LM must predict; give a decoder"
+        )
     if kind != "image-classification" and model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = load_tokenizer(spec).pad_token_id
     model.missing_keys = sorted(info["missing_keys"])
     return model.eval()
+
+
+def _sees_what_follows(config: Any) -> bool:
+    """Whether an architecture attends to later tokens: transformers gives encoders a causal head all the same."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
 
 
 def head_modules(model: torch.nn.Module, *, kind: Kind) -> list[str]:

@@ -19,9 +19,9 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
             group.add_argument(flag, **kwargs)
 
     data = parser.add_argument_group("data and model")
-    add(data, "--task", default="digits", help="digits (bundled), custom, or a preset such as trec, mrpc, e2e")
+    add(data, "--task", default="digits", help=_task_help())
     add(data, "--data", help="a preset's folder in its publisher's format; for custom a file, folder or hub id")
-    add(data, "--model", help="base model: local folder, hub id, one of the paper's ten by name, or tiny:bert")
+    add(data, "--model", help=_model_help())
     add(data, "--model-name", help="the model's name in records and tables")
     add(data, "--num-train", type=int, help="training examples kept, drawn by seed")
     add(data, "--num-heldout", type=int, help="held-out examples kept, drawn by seed")
@@ -31,12 +31,19 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
     add(data, "--text-pair", help="column of the second text")
     add(data, "--label", help="column of the label (of the target text, for causal-lm)")
     add(data, "--choices", nargs="+", help="columns of the choices (multiple-choice)")
-    add(data, "--encoding", default="utf-8", help="encoding of local text files")
-    add(data, "--heldout-share", type=float, default=0.2, help="held-out share where there is no split")
-    add(data, "--label-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of a regression's label")
+    add(data, "--encoding", default="utf-8", help="encoding of local text files (default: utf-8)")
+    add(data, "--heldout-share", type=float, default=0.2, help="held-out share where there is no split (default: 0.2)")
+    add(
+        data,
+        "--label-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="range of a regression's label (default: that of the training split)",
+    )
     method = parser.add_argument_group("method")
-    add(method, "--method", default="lora", help="fft, lora, lora+, asym, cola, rac, cla, r-cla, c3la, r-c3la or paca")
-    add(method, "--rank", type=int, default=16, help="rank r (columns per link, for column methods)")
+    add(method, "--method", default="lora", help=_method_help())
+    add(method, "--rank", type=int, default=16, help="rank r (columns per link, for column methods; default: 16)")
     add(method, "--alpha", type=float, help="updates are scaled by alpha/rank (default: 2 rank)")
     add(method, "--links", type=int, help="chain length (default: the settings' for chained methods)")
     add(method, "--lr-ratio", type=float, help="lr_B / lr_A (default: 16 for lora+)")
@@ -50,7 +57,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
     )
     training = parser.add_argument_group("training")
     add(training, "--settings", default="auto", help="the paper's settings by family: roberta, vit, gpt2, deberta, ...")
-    add(training, "--epochs", type=float, help="passes over the training examples")
+    add(training, "--epochs", type=float, help="passes over the training examples (default: the settings')")
     add(training, "--batch-size", type=int, help="examples per step and process")
     add(training, "--learning-rate", type=float, help="of the adapter")
     add(training, "--head-learning-rate", type=float, help="of the new head (default: the adapter's)")
@@ -105,6 +112,26 @@ def method_cells(
     for cell in cells:
         RunConfig.from_mapping(cell)
     return cells
+
+
+def _task_help() -> str:
+    from analysis.presets import DATASETS
+
+    return f"digits (bundled, the default), custom (give --kind and columns), or a preset: {', '.join(DATASETS)}"
+
+
+def _method_help() -> str:
+    from theory.methods import method_keys
+
+    return f"{', '.join(method_keys())} (default: lora)"
+
+
+def _model_help() -> str:
+    from analysis.presets import MODELS
+    from analysis.tiny_models import TINY_MODELS
+
+    tiny = ", ".join(f"tiny:{name}" for name in TINY_MODELS)
+    return f"base model: local folder, hub id, one of the paper's ({', '.join(MODELS)}), or random weights ({tiny})"
 
 
 def run_values(args: argparse.Namespace) -> dict[str, Any]:

@@ -95,8 +95,21 @@ def main(args: argparse.Namespace) -> int:
     certificate["provenance"] = provenance(_command(args), [certificate["choice"]["seed"]])
     print(certificate_table(certificate))
     path = atomic_write_json(args.output, certificate)
-    print(f"\nwritten to {path}; check it with: python -m analysis verify {path} --task {args.task}")
+    print(f"\nwritten to {path}; check it with:\n{_verify_command(args, path)}")
     return 0
+
+
+def _verify_command(args: argparse.Namespace, path: object) -> str:
+    """Write the command that checks the certificate: the same data and model, option by option."""
+    import shlex
+
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    words = ["python -m analysis verify", shlex.quote(str(path))]
+    for name, default in vars(parser.parse_args([])).items():
+        if getattr(args, name) != default:
+            words += [f"--{name.replace('_', '-')}", shlex.quote(str(getattr(args, name)))]
+    return " ".join(words)
 
 
 def _command(args: argparse.Namespace) -> str:

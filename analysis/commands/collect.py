@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Collect, write what was asked for, and print the means over seeds."""
-    from analysis.collect import frame, read_records, runs_result, write_parquet
+    from analysis.collect import frame, read_records, runs_result, seeds_of, write_parquet
     from analysis.generalization import across_seeds
     from analysis.store import atomic_write_text
 
@@ -40,8 +40,9 @@ def main(args: argparse.Namespace) -> int:
     if args.result:
         print(f"wrote {runs_result(records, args.result, command=args.made_by, model_name=args.model_name)}")
     columns = [name for name in ("metric", "gap_cross_entropy", "gap_squared_error", "gap_zero_one") if name in runs]
-    means = across_seeds(runs, columns=columns)
-    shown = ["task", "model", "method", "rank", "links", "seeds"]
+    by = seeds_of(runs)
+    means = across_seeds(runs, columns=columns, by=by).sort_values(by)
+    shown = [*by, "seeds"]
     for name in columns:
         shown += [name, f"{name}_low", f"{name}_high"]
     print(means[shown].to_string(index=False, float_format=lambda value: f"{value:.4f}"))

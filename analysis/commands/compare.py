@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--published", action="store_true", help="compare the paper's own table 3 with the order of its bounds instead"
     )
     parser.add_argument(
-        "--join", nargs="*", type=Path, default=[], metavar="CSV",
+        "--join", nargs="+", type=Path, default=[], metavar="CSV",
         help="tables of measures per configuration (ld-MI, CMI, code lengths) with columns method, rank, links ...",
     )  # fmt: skip
     parser.add_argument("--results", type=Path, metavar="JSON", help="write the tables there")
@@ -48,6 +48,9 @@ def main(args: argparse.Namespace) -> int:
         frame = comparison_frame(args.runs)
         for path in args.join:
             frame = join_measures(frame, path)
+            joined = [name for name in frame.columns if name.startswith(f"{path.stem}/")]
+            matched = int(frame[joined].notna().any(axis=1).sum())
+            print(f"{path.name}: {', '.join(joined)} for {matched} of {len(frame)} runs")
         found = result(frame, replicates=args.replicates, permutations=args.permutations, seed=args.seed)
         folders = " ".join(map(_shown, args.runs))
         sizes = f"--replicates {args.replicates} --permutations {args.permutations}"

@@ -28,49 +28,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, write and print one line per run."""
-    from analysis.finetune import load_run
-    from analysis.geometry import adapted_weights, checkpoint_states, training_batch
-    from analysis.landscape import plane
     from analysis.plots.interactive import surfaces_page
     from analysis.plots.landscape import contours
     from analysis.plots.style import save
     from analysis.store import atomic_write_text, check_writable
-    from theory.methods import get_method
 
     if args.examples < 1:
         raise ValueError(f"--examples must be at least 1, got {args.examples}")
     folder = check_writable(args.out)
     found = []
     for path in args.runs:
-        run = load_run(path, data=args.data, model=args.model)
-        names = adapted_weights(run.model, run.record) if args.space != "full" else None
-        states = checkpoint_states(run, space=args.space) if args.directions == "pca" else None
-        config = run.record["config"]
-        surface = plane(
-            run.model,
-            training_batch(run, examples=args.examples),
-            directions=args.directions,
-            checkpoints=states,
-            space=args.space,
-            names=names,
-            normalization=args.normalization,
-            steps=args.steps,
-            radius=args.radius,
-            method=args.method,
-            tolerance=args.tolerance,
-            n_jobs=args.jobs,
-            seed=args.seed,
-            title=get_method(config["method"]).name,
-        )
-        surface.save(folder / f"plane-{run.record['key']}")
+        try:
+            key, seed, surface = _measure(path, args)
+        except ValueError as error:
+            raise ValueError(f"run {str(path)!r}: {error}") from None
         rise = surface.rise()
         print(
-            f"{surface.title} seed {config['seed']}: loss {surface.center_loss:.4g}, within {rise['radius']:.3g}: "
+            f"{surface.title} seed {seed}: loss {surface.center_loss:.4g}, within {rise['radius']:.3g}: "
             f"worst rise {rise['worst']:.4g}, mean rise {rise['mean']:.4g} ({surface.evaluations} points, "
             f"{surface.method}{'; ' + surface.note if surface.note else ''})"
         )
-        found.append(surface)
-    save(contours(found)[0].figure, folder / "planes.pdf")
-    atomic_write_text(folder / "planes.html", surfaces_page(found))
+        found.append((key, surface))
+    for key, surface in found:  # all of them or none
+        surface.save(folder / f"plane-{key}")
+    drawn = [surface for _, surface in found]
+    save(contours(drawn)[0].figure, folder / "planes.pdf")
+    atomic_write_text(folder / "planes.html", surfaces_page(drawn))
     print(f"written: {folder / 'planes.pdf'}, {folder / 'planes.html'}")
     return 0
+
+
+def _measure(path: Path, args: argparse.Namespace):
+    """Return a run's key, its seed and its plane."""
+    from analysis.finetune import load_run
+    from analysis.geometry import adapted_weights, checkpoint_states, training_batch
+    from analysis.landscape import plane
+    from theory.methods import get_method
+
+    run = load_run(path, data=args.data, model=args.model)
+    config = run.record["config"]
+    surface = plane(
+        run.model,
+        training_batch(run, examples=args.examples),
+        directions=args.directions,
+        checkpoints=checkpoint_states(run, space=args.space) if args.directions == "pca" else None,
+        space=args.space,
+        names=adapted_weights(run.model, run.record) if args.space != "full" else None,
+        normalization=args.normalization,
+        steps=args.steps,
+        radius=args.radius,
+        method=args.method,
+        tolerance=args.tolerance,
+        n_jobs=args.jobs,
+        seed=args.seed,
+        title=get_method(config["method"]).name,
+    )
+    return run.record["key"], config["seed"], surface

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "python -m analysis run [--task TASK] [--method METHOD] [options]"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of the seeds (default: 0)")
     parser.add_argument("--folder", default="runs", help="where records go: FOLDER/KEY/record.json (default: runs)")
     parser.add_argument(
@@ -52,6 +52,7 @@ def main(args: argparse.Namespace) -> int:
     records, failures = [], []
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         config = RunConfig.from_mapping({**run_values(args), "seed": seed})
+        known = (Path(args.folder) / config.key() / "record.json").exists() and not args.again
         if args.again and first:
             shutil.rmtree(Path(args.folder) / config.key(), ignore_errors=True)
         try:
@@ -62,13 +63,17 @@ def main(args: argparse.Namespace) -> int:
             continue
         records.append(record)
         if first:
-            print(_line(seed, record), flush=True)
+            if not records[:-1]:
+                for note in record["task"]["notes"]:
+                    print(f"note: {note}")
+            print(_line(seed, record) + (" (recorded already)" if known else ""), flush=True)
+            print(f"  {Path(args.folder) / record['key']}", flush=True)
     if records and first:
         summary = across_seeds(frame(records), columns=("metric", *_gap_columns(records[0]))).iloc[0]
         for name in ("metric", *_gap_columns(records[0])):
             ends = f"[{summary[f'{name}_low']:.4f}, {summary[f'{name}_high']:.4f}]"
-            print(f"mean of {len(records)}: {name} {summary[name]:.4f} {ends if len(records) > 1 else ''}".rstrip())
-        print(f"records: {args.folder}")
+            if len(records) > 1:
+                print(f"mean of {len(records)}: {name} {summary[name]:.4f} {ends}")
     if failures:
         raise RunFailure(f"{len(failures)} of {args.seeds} runs failed; the first: {failures[0]}")
     return 0

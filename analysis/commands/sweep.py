@@ -25,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     add_run_options(parser, swept=("method", "rank", "links", "task"))
     axes = parser.add_argument_group("grid")
-    axes.add_argument("--tasks", "--task", nargs="+", default=["digits"], help="tasks (all read --data and --model)")
+    axes.add_argument(
+        "--tasks", "--task", nargs="+", default=["digits"], help="tasks as in run --help; all read --data and --model"
+    )
     add_method_axes(axes)
-    axes.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    axes.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
     axes.add_argument("--first-seed", type=int, default=0)
     jobs = parser.add_argument_group("where it runs")
     jobs.add_argument("--backend", default="loky", choices=("loky", "dask", "ray"))

@@ -26,6 +26,11 @@ def main(args: argparse.Namespace) -> int:
     for check in checks:
         print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name.ljust(width)}  {check.detail}")
     if not all(check.passed for check in checks):
+        if any(check.name == "data" and not check.passed for check in checks):
+            print(
+                "The data are not those of the certificate: give the options of the command that made it, which are in"
+            )
+            print(f"its provenance: {record.get('provenance', {}).get('command', 'not recorded')}")
         print("REJECTED")
         return 1
     print(f"ACCEPTED: error at most {record['bound']:.4f} with probability {1 - record['delta']:g} over the sample")

@@ -143,3 +143,43 @@ def test_help_says_what_every_option_is_for(command: str, capsys):
         main([command, "--help"])
     assert ended.value.code == 0
     assert "--folder" in capsys.readouterr().out or command == "collect"
+
+
+def test_runs_made_in_two_ways_are_not_seeds_of_one_another(tmp_path: Path, capsys):
+    common = ["run", "--method", "cla", "--seeds", "2", "--folder", str(tmp_path), *SMALL]
+    for rate in ("0.001", "0.03"):
+        assert main([*common, "--learning-rate", rate]) == 0
+    capsys.readouterr()
+    assert main(["collect", str(tmp_path), "--csv", str(tmp_path / "all.csv")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("digits")]
+    assert [line.split()[5:7] for line in lines] == [["0.0010", "2"], ["0.0300", "2"]]
+    assert main(["collect", str(tmp_path), "--result", str(tmp_path / "x.json")]) == 2
+    assert "differ in learning_rate" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_an_encoder_is_no_causal_lm_and_an_empty_label_no_class(tmp_path: Path, write, capsys):
+    write(tmp_path / "lm.csv", "text,target\n" + "".join(f"a{i} b,c{i} d\n" for i in range(20)))
+    lm = ["--task", "custom", "--data", str(tmp_path / "lm.csv"), "--kind", "causal-lm", "--text", "text"]
+    assert main(["run", *lm, "--label", "target", "--model", "tiny:bert", "--folder", str(tmp_path / "r")]) == 2
+    assert "is an encoder" in capsys.readouterr().err
+    write(tmp_path / "c.csv", "text,label\n" + "".join(f"word {i},{'' if i == 3 else i % 2}\n" for i in range(20)))
+    text = ["--task", "custom", "--data", str(tmp_path / "c.csv"), "--kind", "text-classification", "--text", "text"]
+    assert main(["run", *text, "--label", "label", "--model", "tiny:bert", "--folder", str(tmp_path / "r")]) == 2
+    assert "is empty; fill it in" in capsys.readouterr().err
+
+
+def test_a_chain_longer_than_its_run_is_refused_before_training(tmp_path: Path, capsys):
+    words = ["run", "--method", "c3la", "--folder", str(tmp_path), *SMALL]
+    assert main([*words, "--links", "3"]) == 2
+    assert "links=3 needs an optimizer step per link, but 40 examples" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/record.json"))
+
+
+def test_a_folder_of_runs_is_not_taken_for_a_run(tmp_path: Path, capsys):
+    assert main(["run", "--method", "cla", "--folder", str(tmp_path), *SMALL]) == 0
+    shown = capsys.readouterr().out
+    (record,) = tmp_path.glob("*/record.json")
+    assert str(record.parent) in shown
+    assert main(["landscape", str(tmp_path), "--out", str(tmp_path / "planes")]) == 2
+    assert "is a folder of runs; give one of them" in capsys.readouterr().err
