@@ -1,5 +1,6 @@
 """The README's examples run as they stand."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -44,3 +45,10 @@ def test_the_analysis_example_measures_a_gap(tmp_path, monkeypatch, capsys):
 def test_every_make_target_it_names_exists(target):
     assert shutil.which("make")
     assert re.search(rf"^{''.join(target)}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_its_table_of_other_tools_is_the_committed_one():
+    table = json.loads((ROOT / "report/results/peers.json").read_text())["tables"]["capabilities"]
+    lines = [line.strip("| ").split(" | ") for line in README.splitlines() if line.startswith("| ")]
+    assert lines[0][1:] == table["columns"][1:]
+    assert lines[1:] == table["rows"]
