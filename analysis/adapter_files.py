@@ -43,7 +43,8 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
         The path of adapters.json.
 
     Raises:
-        ValueError: if the runs have no common base, or the folder cannot be written to.
+        ValueError: if the runs have no common base, two are of one method, a model's weights are Conv1D, or the folder
+            cannot be written to.
     """
     from analysis.chains import final_and_best
     from analysis.geometry import run_updates
@@ -51,15 +52,19 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
 
     folder = check_writable(folder)
     base: dict[str, Tensor] = {}
-    rows = []
+    rows: list[list[Any]] = []
     for path in tqdm(list(paths), desc="adapters", unit="run", leave=False, delay=2):
         places: dict[str, str] = {}
         for checkpoint, run in final_and_best(path).items():
             config = run.record["config"]
+            if any(row[0] == config["method"] and row[5] != run.record["key"] for row in rows):
+                raise ValueError(f"two runs of {config['method']!r} would share a folder; give one run a method")
             if run.weights.name not in places:
                 if places and not (run.weights / "adapter_config.json").is_file():
                     continue
                 places[run.weights.name] = f"{config['method']}/{checkpoint}"
+                if any(type(module).__name__ == "Conv1D" for module in run.model.modules()):
+                    raise ValueError(f"run {run.folder.name!r} adapts Conv1D weights (GPT-2); export knows Linear ones")
                 found = {f"{layer.name}.weight": layer.base.contiguous() for layer in run_updates(run)}
                 base = base or found
                 if found.keys() != base.keys() or not all(torch.equal(base[name], found[name]) for name in base):

@@ -53,7 +53,7 @@ class TrainedPart:
 
 
 def trained_parts(run: LoadedRun) -> Iterator[TrainedPart]:
-    """Yield everything that a run trained.
+    """Yield every weight that a run trained; parameters alone, no buffers.
 
     Columns are coded merged (a column that two links trained counts once), factors as B alone where A was frozen
     and as B and A where both were trained, all else (heads, full fine-tuning) as its dense change.
@@ -135,7 +135,7 @@ def quantize_tensor(values: Tensor, *, step_over_rms: float) -> tuple[Tensor, fl
 
 
 def code_of_run(run: LoadedRun) -> dict[str, float]:
-    r"""Code a finished run at several steps, and keep the shortest code that hardly raises the training error.
+    r"""Code a finished run at several steps, and keep the coarsest that hardly raises the training error.
 
     The Occam bound of that code, :math:`\hat R + \sqrt{(b \ln 2 + \ln(1/\delta)) / (2 n)}` on the 0-1 loss
     (Langford 2005), holds with probability 1 - delta over the training examples, the choice of the step paid for. It
@@ -145,8 +145,8 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
         run: from ``analysis.finetune.load_run``; a classification run.
 
     Returns:
-        ``bits``: of the shortest code whose training error is at most one percentage point above the run's own (the
-        finest step's where none is); ``bound``: its Occam bound; ``rounded_error``: its training error;
+        ``bits``: of the coarsest code whose training error is at most one percentage point above the run's own (the
+        finest that can be written where none is); ``bound``: its Occam bound; ``rounded_error``: its training error;
         ``rounding_step``: its step over the root mean square.
 
     Raises:
@@ -164,9 +164,14 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
     found: dict[str, float] = {}
     for step in SETTINGS["steps"]:
         bits = math.log2(len(SETTINGS["steps"]))
+        try:
+            rounded = [[quantize_tensor(values, step_over_rms=step) for values in part.numbers] for part in parts]
+        except ValueError:
+            if found:
+                break  # too fine for the code's alphabet; the finest code that could be written stays
+            raise
         with torch.no_grad():
-            for part in parts:
-                coded = [quantize_tensor(values, step_over_rms=step) for values in part.numbers]
+            for part, coded in zip(parts, rounded, strict=True):
                 bits += sum(cost for _, cost in coded)
                 parameters[part.name].copy_(run.base_state[part.name] + part.update([values for values, _ in coded]))
         error = float(evaluate(target, run.task, examples).errors.mean())

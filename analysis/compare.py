@@ -177,7 +177,8 @@ def comparison_frame(folders: Iterable[str | Path]) -> pd.DataFrame:
         ``.attrs["failed"]``.
 
     Raises:
-        ValueError: if a folder or a record cannot be used; the message names it.
+        ValueError: if a folder or a record cannot be used, or two runs share task, method, rank, links and seed; the
+            message names them.
     """
     runs, failed = read_runs(folders)
     rows = []
@@ -187,6 +188,13 @@ def comparison_frame(folders: Iterable[str | Path]) -> pd.DataFrame:
         except KeyError as missing:
             raise ValueError(f"record {str(folder / 'record.json')!r} has no {missing}") from None
     frame = pd.DataFrame(rows).set_index("key")
+    for _, group in frame.groupby(list(DESIGN)):
+        if len(group) > 1:
+            shared = ", ".join(f"{name} {group.iloc[0][name]}" for name in DESIGN)
+            raise ValueError(
+                f"runs {group.index[0]} and {group.index[1]} share {shared}: made in two ways (learning rate, "
+                "epochs, data or model); compare them apart"
+            )
     frame.attrs["failed"] = failed
     return frame
 

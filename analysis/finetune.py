@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from adapters import Prepared
     from analysis.evaluation import Outputs
 
-__all__ = ["ConfigurationError", "LoadedRun", "RunConfig", "load_run", "prepare_run", "run", "run_cell"]
+__all__ = ["ConfigurationError", "LoadedRun", "RunConfig", "check_links", "load_run", "prepare_run", "run", "run_cell"]
 
 
 class ConfigurationError(ValueError):
@@ -84,8 +84,16 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
     return prepared, base
 
 
-def _check_links(config: RunConfig, examples: int) -> None:
-    """Refuse a chain with more links than the run has optimizer steps, before anything is loaded or trained."""
+def check_links(config: RunConfig, examples: int) -> None:
+    """Refuse a chain with more links than a run on so many examples has optimizer steps.
+
+    Args:
+        config: resolved.
+        examples: number of training examples.
+
+    Raises:
+        ValueError: if a link would get no step.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     per_epoch = math.ceil(examples / ((config.batch_size or 1) * world))
     steps = math.ceil(per_epoch * (config.epochs or 1))
@@ -155,7 +163,7 @@ def run_cell(
         training_task, selection = task, None
         if config.select == "best":
             training_task, selection = carve(task, share=config.selection_share, seed=config.seed)
-        _check_links(config, len(training_task.train))
+        check_links(config, len(training_task.train))
         prepared, base = prepare_run(config, task)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(str(error)) from error

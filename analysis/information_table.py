@@ -55,14 +55,23 @@ def information_frame(
 
 
 def joinable(estimates: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per configuration and one column per quantity's bound, as ``compare --join`` reads it."""
+    """Return one row per configuration, as ``compare --join`` reads it: each bound, and ``masked-gap`` beside them.
+
+    The gap that the masked runs measured is the yardstick: an estimate is made of the same losses.
+    """
     keys = ["task", "method", "rank", "links"]
+    gaps = estimates.groupby(keys)["gap"].first().rename("masked-gap")
     wide = estimates.pivot(index=keys, columns="quantity", values="bound")[list(QUANTITIES)]
-    return wide.loc[estimates[keys].drop_duplicates().itertuples(index=False, name=None)].reset_index()
+    order = list(estimates[keys].drop_duplicates().itertuples(index=False, name=None))
+    return wide.join(gaps).loc[order].reset_index()
 
 
 def looseness(estimates: pd.DataFrame) -> dict[str, float]:
-    """Say how the estimated bounds lie to the gaps that the same masked runs measured.
+    """Say how much each inequality loses: the estimated bounds over the gaps that the same masked runs measured.
+
+    With 0-1 losses and pooled pairs an estimate is a function of the counts of two losses and a bit, from which the gap
+    can be read as well, and the inequality holds for that empirical law up to the masks' imbalance. The ratios are
+    therefore a property of the inequality at those counts; they do not say that the information is small.
 
     Returns:
         For each quantity: ``<quantity>/above`` (configurations whose bound is at least the gap), ``/median-ratio``,

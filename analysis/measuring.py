@@ -58,11 +58,11 @@ def measure_run(
     shape = geometry.SETTINGS | sizes
     instruments: dict[str, tuple[Mapping[str, Any], Callable[[LoadedRun], dict[str, float]]]] = {
         "measures.json": (shape, lambda run: geometry.geometry_of_run(run, cache=_cache(), settings=shape)),
-        "code.json": (code_length.SETTINGS, code_length.code_of_run),
         "best.json": (
             {name: shape[name] for name in ("version", "intruder_count", "intruder_epsilon")},
             lambda run: _intruders(final_and_best(run.folder, data=data, model=model)["best"], settings=shape),
         ),
+        "code.json": (code_length.SETTINGS, code_length.code_of_run),
     }
     run: LoadedRun | None = None
     everything: dict[str, float] = {}

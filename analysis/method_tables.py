@@ -46,7 +46,8 @@ def read_results(folder: str | Path, *, pattern: str = "*.json", links: int | No
         One row per run, each run once.
 
     Raises:
-        ValueError: if no file that matches holds a table of runs.
+        ValueError: if no file that matches holds a table of runs, or two files hold different runs of one
+            configuration.
     """
     found = [read_json(path).get("tables", {}).get("runs") for path in sorted(Path(folder).glob(pattern))]
     tables = [pd.DataFrame(t["rows"], columns=t["columns"]) for t in found if t and set(_NEEDED) <= set(t["columns"])]
@@ -54,7 +55,12 @@ def read_results(folder: str | Path, *, pattern: str = "*.json", links: int | No
         raise ValueError(
             f"folder {str(folder)!r} holds no table of runs in {pattern}; make one with analysis sweep and collect"
         )
-    runs = pd.concat(tables, ignore_index=True).drop_duplicates(["task", "model", "method", "rank", "links", "seed"])
+    runs = pd.concat(tables, ignore_index=True)
+    same = ["task", "model", "method", "rank", "links", "seed"]
+    for _, group in runs.groupby(same, dropna=False):
+        if group["metric"].nunique(dropna=False) > 1:
+            raise ValueError(f"two results hold different runs of {dict(group.iloc[0][same])}; make them anew together")
+    runs = runs.drop_duplicates(same)
     if links is not None:
         runs = runs[runs["links"].isin((1, links))].reset_index(drop=True)
     return runs.assign(status="done", rank=pd.to_numeric(runs["rank"]))

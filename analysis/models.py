@@ -176,7 +176,9 @@ def _sees_what_follows(config: Any) -> bool:
     """Whether an architecture attends to later tokens: transformers gives encoders a causal head all the same."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    causal = getattr(config, "is_decoder", False) or getattr(config, "causal", False)
+    # XLNet permutes: without a mask of its own it sees every token, and no masked-LM head gives it away.
+    return config.model_type == "xlnet" or (config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not causal)
 
 
 def head_modules(model: torch.nn.Module, *, kind: Kind) -> list[str]:

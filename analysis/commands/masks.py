@@ -36,8 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     jobs.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def _command(args: argparse.Namespace, base: dict) -> str:
+    """Write the command again, with DATA and MODEL in place of this machine's folders."""
+    from analysis.run_config import RunConfig
+
+    shared = RunConfig.from_mapping(base).command().removeprefix("python -m analysis run")
+    words = [f"--methods {' '.join(args.methods)} --ranks {','.join(map(str, args.ranks))}"]
+    words += [f"--links {','.join(map(str, args.links))}"] if args.links else []
+    words += [f"--rows {args.rows} --masks {args.masks} --supersamples {args.supersamples}"]
+    return f"python -m analysis masks {' '.join(words)}{shared.replace('--first-seed', '--seed')}"
+
+
 def main(args: argparse.Namespace) -> int:
     """Run the masks and print each bound with its interval and its zero-information null."""
+    from analysis.finetune import check_links
     from analysis.information_table import information_frame, joinable, looseness
     from analysis.masks import collect_masks, mask_cell, mask_cells, mask_key, write_masks
     from analysis.provenance import provenance
@@ -55,6 +67,8 @@ def main(args: argparse.Namespace) -> int:
     task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=options)
     if not 2 <= args.rows <= len(task.train) // 2:
         raise ValueError(f"rows must lie in 2..{len(task.train) // 2} for this task, got {args.rows}")
+    for values in configurations:
+        check_links(RunConfig.from_mapping(values).resolve(), args.rows)
     if (args.table or args.results) and (task.kind == "regression" or args.masks * args.supersamples < 2):
         raise ValueError("estimates need a task with 0-1 loss and at least two masks")
     groups = [
@@ -90,10 +104,7 @@ def main(args: argparse.Namespace) -> int:
     if args.table:
         print(f"wrote {atomic_write_text(args.table, joinable(estimates).to_csv(index=False))}")
     if args.results:
-        words = [f"--task {config.task} --methods {' '.join(args.methods)} --ranks {','.join(map(str, args.ranks))}"]
-        words += [f"--rows {args.rows} --masks {args.masks} --supersamples {args.supersamples}"]
-        words += [f"--{name.replace('_', '-')} {base[name]:g}" for name in ("num_train", "epochs") if base.get(name)]
-        made = provenance(f"python -m analysis masks {' '.join(words)}", [args.seed])
+        made = provenance(_command(args, base), [args.seed])
         table = {"columns": list(estimates.columns), "rows": estimates.to_numpy().tolist()}
         counts = {"configurations": len(configurations), "rows": args.rows, "masks": args.masks}
         values = {**counts, **looseness(estimates)}

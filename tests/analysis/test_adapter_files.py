@@ -45,13 +45,16 @@ def test_runs_of_other_matrices_are_refused(model_cache, tmp_path, one_thread):
 
     records = [
         run(
-            RunConfig(method="lora", rank=2, epochs=0.1, target_modules=targets, save_adapter=True),
+            RunConfig(method=method, rank=2, epochs=0.1, target_modules=targets, save_adapter=True),
             folder=tmp_path / "runs",
         )
-        for targets in (["q_proj"], ["v_proj"])
+        for method, targets in (("lora", ["q_proj"]), ("cla", ["v_proj"]), ("lora", ["q_proj", "v_proj"]))
     ]
+    paths = [tmp_path / "runs" / record["key"] for record in records]
     with pytest.raises(ValueError, match="adapts other matrices"):
-        write_adapters([tmp_path / "runs" / record["key"] for record in records], tmp_path / "out")
+        write_adapters(paths[:2], tmp_path / "out")
+    with pytest.raises(ValueError, match="two runs of 'lora' would share a folder"):
+        write_adapters([paths[0], paths[2]], tmp_path / "out")
 
 
 def test_committed_adapters_have_the_committed_numbers_of_intruders():
