@@ -91,7 +91,7 @@ def _one_legend(fig: Drawing, ax: Axes, *, ncols: int, loc: str = "outside lower
 
 def _digits(results: Results) -> Drawing:
     table = means(results, "digits")
-    fig, axes = figure(PAGE_WIDTH, 3.0, columns=2)
+    fig, axes = figure(PAGE_WIDTH, 2.6, columns=2)
     for ax, value in zip(axes, ("metric", "gap_cross_entropy"), strict=True):
         run_plots.plot_against_rank(table, value, ax=ax)
     axes[0].set_ylabel("held-out accuracy")
@@ -101,7 +101,7 @@ def _digits(results: Results) -> Drawing:
 
 def _lengths(results: Results) -> Drawing:
     table = means(results, "chain_length", links=None)
-    fig, axes = figure(PAGE_WIDTH, 2.0, columns=2)
+    fig, axes = figure(PAGE_WIDTH, 1.7, columns=2)
     for ax, value in zip(axes, ("metric", "gap_cross_entropy"), strict=True):
         run_plots.plot_against_links(table, value, ax=ax)
     axes[0].set_ylabel("held-out accuracy")
@@ -175,7 +175,7 @@ def _forest(results: Results) -> Drawing:
     joined = {name: None for table in tables for name in table.index if name.split("/")[0] not in families}
     measures = [*joined, *_FOREST]
     fig, axes = figure(
-        PAGE_WIDTH, 0.9 + 0.115 * len(measures), columns=len(shown), sharex=True, sharey=True, squeeze=False
+        PAGE_WIDTH, 0.9 + 0.1 * len(measures), columns=len(shown), sharex=True, sharey=True, squeeze=False
     )
     for ax, table, (task, loss) in zip(axes[0], tables, shown, strict=True):
         agreement_plots.agreement_forest(table, measures=measures, ax=ax)
