@@ -105,7 +105,7 @@ def _lengths(results: Results) -> Drawing:
     for ax, value in zip(axes, ("metric", "gap_cross_entropy"), strict=True):
         run_plots.plot_against_links(table, value, ax=ax)
     axes[0].set_ylabel("held-out accuracy")
-    axes[1].get_legend().remove()
+    axes[0].get_legend().remove()
     return fig
 
 

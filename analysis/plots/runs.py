@@ -105,7 +105,7 @@ def plot_against_links(means: pd.DataFrame, value: str, *, ax: Axes | None = Non
         )  # fmt: skip
     ax.set_xticks(sorted(means["links"].unique()))
     ax.set(xlabel="links of the chain", ylabel=AXIS_NAMES.get(value, value))
-    ax.legend(frameon=False, fontsize=6.5)
+    ax.legend(frameon=False, fontsize=6.5, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
