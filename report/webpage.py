@@ -96,7 +96,7 @@ SECTIONS = (
         "What an adapter costs",
         "Time of one training step over that of the frozen base, and activations kept for the backward pass, for our "
         "adapters and their peers; then whether PEFT's own tests pass on our tuner.",
-        ("bench_adapters", "conformance"),
+        ("bench_adapters", "bench_sweep", "conformance"),
     ),
     Section(
         "tasks",
