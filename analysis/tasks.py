@@ -173,6 +173,10 @@ def _load_task(name: str, data: str | None, model: str | None, seed: int, option
 
         if data is not None:
             raise ValueError(f"task 'digits' is bundled and takes no data, got data={data!r}")
+        for column in ("text", "text_pair", "label"):
+            if getattr(options, column) is not None:
+                given = f"{column}={getattr(options, column)!r}"
+                raise ValueError(f"task 'digits' is bundled and has no columns, got {given}; use task 'custom'")
         return digits_task(model=model, seed=seed, options=options)
     from analysis.encode import encode_task
     from analysis.local_data import read_table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from analysis.run_options import whole_numbers
 
@@ -31,14 +32,17 @@ def main(args: argparse.Namespace) -> int:
 
     asked = {"method": args.methods, "rank": args.ranks, "links": args.links}
     only = {name: values for name, values in asked.items() if values is not None}
-    records = read_records(args.folder, failed=args.failed, only=only)
+    everything = read_records(args.folder, failed=True, only=only)
+    records = everything if args.failed else read_records(args.folder, only=only)
+    if len(records) < len(everything):
+        print(f"{len(everything) - len(records)} failed runs left out; --failed shows them", file=sys.stderr)
     runs = frame(records)
     if args.parquet:
         print(f"wrote {write_parquet(runs, args.parquet)}")
     if args.csv:
         print(f"wrote {atomic_write_text(args.csv, runs.to_csv(index=False))}")
     if args.result:
-        print(f"wrote {runs_result(records, args.result, command=args.made_by, model_name=args.model_name)}")
+        print(f"wrote {runs_result(everything, args.result, command=args.made_by, model_name=args.model_name)}")
     columns = [name for name in ("metric", "gap_cross_entropy", "gap_squared_error", "gap_zero_one") if name in runs]
     by = seeds_of(runs)
     means = across_seeds(runs, columns=columns, by=by).sort_values(by)

@@ -10,7 +10,7 @@ import pytest
 from analysis.cli import main
 from analysis.collect import frame_of
 from analysis.plots.information import plot_estimates
-from analysis.store import read_json
+from analysis.store import atomic_write_json, read_json
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
 
@@ -108,6 +108,7 @@ def test_masks_of_a_grid_become_a_table_that_compare_joins(tmp_path: Path, capsy
         (["run", "--num-train", "0"], "num_train must be at least 2"),
         (["run", "--num-train", "890"], "num_train of digits must be at most 846"),
         (["run", "--settings", "gpt9"], "unknown settings 'gpt9'"),
+        (["run", "--text", "body"], "task 'digits' is bundled and has no columns, got text='body'"),
         (["run", "--target-modules", "nothing"], "nothing"),
         (["sweep", "--methods", "cla", "dora"], "unknown method 'dora'"),
         (["sweep", "--backend", "dask"], "needs its scheduler's address"),
@@ -184,3 +185,16 @@ def test_a_folder_of_runs_is_not_taken_for_a_run(tmp_path: Path, capsys):
     assert str(record.parent) in shown
     assert main(["landscape", str(tmp_path), "--out", str(tmp_path / "planes")]) == 2
     assert "is a folder of runs; give one of them" in capsys.readouterr().err
+
+
+def test_failed_runs_are_counted_in_a_result(tmp_path: Path, capsys):
+    assert main(["run", "--method", "cla", "--folder", str(tmp_path / "runs"), *SMALL]) == 0
+    (record,) = (tmp_path / "runs").glob("*/record.json")
+    failed = {**read_json(record), "status": "failed", "key": "f" * 16, "failure": {"message": "NaN"}}
+    failed["config"] = {**failed["config"], "seed": 1}
+    atomic_write_json(tmp_path / "runs" / failed["key"] / "record.json", failed)
+    capsys.readouterr()
+    assert main(["collect", str(tmp_path / "runs"), "--result", str(tmp_path / "x.json")]) == 0
+    assert "1 failed runs left out" in capsys.readouterr().err
+    values = read_json(tmp_path / "x.json")["values"]
+    assert (values["runs"], values["failed"]) == (1, 1)
