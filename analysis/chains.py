@@ -127,7 +127,9 @@ def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -
     return [item[4].parent for item in kept]
 
 
-def final_and_best(path: str | Path, *, data: str | None = None, model: str | None = None) -> Chosen:
+def final_and_best(
+    path: str | Path, *, data: str | None = None, model: str | None = None, last: LoadedRun | None = None
+) -> Chosen:
     """Load a run at its last checkpoint and at the one of lowest held-out loss.
 
     The start, before any step, is no candidate.
@@ -136,6 +138,7 @@ def final_and_best(path: str | Path, *, data: str | None = None, model: str | No
         path: the run's folder.
         data: where the run's data is now; None takes where it was.
         model: where its base model is now; None takes where it was.
+        last: the run at its last checkpoint, where it is loaded already.
 
     Returns:
         ``{"last": run, "best": run}``; the same object twice if the last is the best or no snapshots were kept.
@@ -143,7 +146,7 @@ def final_and_best(path: str | Path, *, data: str | None = None, model: str | No
     from analysis.evaluation import evaluate
     from analysis.finetune import load_run
 
-    last = best = load_run(path, data=data, model=model)
+    last = best = last or load_run(path, data=data, model=model)
     lowest = float(last.record["metrics"]["heldout_loss"])
     for snapshot in last.checkpoints():
         step = int(snapshot.name.removeprefix("step-"))
@@ -270,7 +273,7 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
         authors_per_direction and paper_per_direction (the sums over the effective rank: a chain has more directions
         to put intruders in), and curve: the paper's count at each of `EPSILONS`.
     """
-    from analysis.intruders import BasisCache
+    from analysis.intruders import shared_bases
     from analysis.spectra import (
         effective_rank,
         intruder_counts,
@@ -280,7 +283,7 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
         update_spectrum,
     )
 
-    cache = BasisCache(in_memory=len(updates))
+    cache = shared_bases()
     authors = intruder_dimensions(updates, convention="authors", count=count, cache=cache)
     everything = intruder_dimensions(updates, convention="paper", cache=cache)
     values = [update_spectrum(layer) for layer in updates]

@@ -176,7 +176,7 @@ def result(
             if claim["differences"] is not None:
                 tables[f"differences/{where}"] = _table(claim["differences"])
             # A measure known for some of the runs only was ranked on another population.
-            values[f"{where}/best"] = table.index[table["runs"] == len(runs)][0]
+            values[f"{where}/best"] = table.index[table["runs"] == table["runs"].max()][0]
             values[f"{where}/significant"] = int((table["q"] <= 0.05).sum())
             values[f"{where}/candidates"] = len(table)
     if len(tables) == 1:

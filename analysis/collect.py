@@ -35,7 +35,9 @@ def read_records(
     if not paths:
         raise ValueError(f"folder {str(folder)!r} holds no records; expected KEY/record.json below it")
     records = [read_json(path) for path in paths]
-    kept = [record for record in records if failed or record.get("status") == "done"]
+    kept = [record for record in records if record.get("status") in ("done", "failed")]
+    if not failed:
+        kept = [record for record in kept if record["status"] == "done"]
     if not kept:
         raise ValueError(f"folder {str(folder)!r} holds no finished run, only failed ones")
     chosen = [record for record in kept if all(_kept(record["config"], *item) for item in (only or {}).items())]

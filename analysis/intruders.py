@@ -11,6 +11,7 @@ every adapter of that base is cheap, and no product of two bases is ever formed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import OrderedDict
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from analysis.store import check_writable
 
-__all__ = ["Basis", "BasisCache", "Cosines", "cosines", "count_intruders", "dense_cosines"]
+__all__ = ["Basis", "BasisCache", "Cosines", "cosines", "count_intruders", "dense_cosines", "shared_bases"]
 
 Side = Literal["left", "right"]
 _SMALL = 128
@@ -110,6 +111,12 @@ class BasisCache:
             finally:
                 temporary.unlink(missing_ok=True)
         return basis
+
+
+@functools.lru_cache(maxsize=1)
+def shared_bases() -> BasisCache:
+    """Return this process's bases of base models, in memory: runs of one base model share them."""
+    return BasisCache(in_memory=256)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.intruders import BasisCache
+from analysis.intruders import shared_bases
 from analysis.store import atomic_write_json, config_key, read_json
 
 if TYPE_CHECKING:
     from analysis.loading import LoadedRun
 
 __all__ = ["measure_run", "measure_runs"]
-
-
-@functools.lru_cache(maxsize=1)
-def _cache() -> BasisCache:
-    """Bases of the base models of this process's runs; runs of one base model share them."""
-    return BasisCache(in_memory=256)
 
 
 def measure_run(
@@ -57,10 +50,12 @@ def measure_run(
     sizes = {} if examples is None else {"examples": examples, "curvature_examples": examples // 2}
     shape = geometry.SETTINGS | sizes
     instruments: dict[str, tuple[Mapping[str, Any], Callable[[LoadedRun], dict[str, float]]]] = {
-        "measures.json": (shape, lambda run: geometry.geometry_of_run(run, cache=_cache(), settings=shape)),
+        "measures.json": (shape, lambda run: geometry.geometry_of_run(run, cache=shared_bases(), settings=shape)),
         "best.json": (
             {name: shape[name] for name in ("version", "intruder_count", "intruder_epsilon")},
-            lambda run: _intruders(final_and_best(run.folder, data=data, model=model)["best"], settings=shape),
+            lambda run: _intruders(
+                final_and_best(run.folder, data=data, model=model, last=run)["best"], settings=shape
+            ),
         ),
         "code.json": (code_length.SETTINGS, code_length.code_of_run),
     }
@@ -87,7 +82,7 @@ def measure_run(
 def _intruders(run: LoadedRun, *, settings: Mapping[str, Any]) -> dict[str, float]:
     from analysis.geometry import spectra_of_run
 
-    found = spectra_of_run(run, cache=_cache(), settings=settings)
+    found = spectra_of_run(run, cache=shared_bases(), settings=settings)
     return {name: found[name] for name in ("intruders_authors", "intruders_paper")}
 
 

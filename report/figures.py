@@ -231,7 +231,7 @@ def _chains(results: Results) -> Drawing:
     axes[1].set_ylabel("")
     landscape_plots.sharpness_pairs(_table(results, "landscape/runs"), "worst_merged", ax=axes[2])
     axes[2].set_title("worst rise in merged space", fontsize=7.5)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False, fontsize=6.5)
+    _one_legend(fig, axes[0], ncols=6)
     return fig
 
 

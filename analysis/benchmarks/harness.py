@@ -149,6 +149,7 @@ def conclude(
     values: Mapping[str, Any],
     targets: Mapping[str, float],
     results: str | Path | None,
+    seeds: Sequence[int] = (0,),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """End a topic's run: put its targets beside what was measured, write if asked, and return everything.
@@ -159,6 +160,7 @@ def conclude(
         values: further numbers by key.
         targets: what was aimed at, by description.
         results: where to write; None writes nothing.
+        seeds: every seed used.
         tables: further tables by name.
 
     Returns:
@@ -167,5 +169,5 @@ def conclude(
     values = {**values, **{f"target/{what}": bound for what, bound in targets.items()}}
     if results is not None:
         command = f"python -m analysis bench {topic}"
-        write(results, timings, command=command, seeds=[0], values=values, tables=tables)
+        write(results, timings, command=command, seeds=seeds, values=values, tables=tables)
     return {"timings": timings, "values": values, "tables": {"timings": table(timings), **(tables or {})}}

@@ -78,9 +78,10 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
         ``{"timings": benchmark -> case -> row, "values": ..., "tables": ...}``.
     """
     count, epochs = (2, 1.0) if quick else (8, 12.0)
+    seeds = range(count // 2)
     cells = [
         cell
-        for seed in range(count // 2)
+        for seed in seeds
         for cell in method_cells({"seed": seed, "epochs": epochs}, methods=["cla", "lora"], ranks=[4], links=None)
     ]
     with contextlib.ExitStack() as stack:
@@ -105,4 +106,4 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
     one, two = (timings[label].get(f"Dask, {name} worker{end}") for name, end in (("one", ""), ("two", "s")))
     if one and two:
         values["Dask, two workers over one"] = one["seconds"] / two["seconds"]
-    return harness.conclude("sweep", timings, values=values, targets={}, results=results)
+    return harness.conclude("sweep", timings, values=values, targets={}, results=results, seeds=list(seeds))

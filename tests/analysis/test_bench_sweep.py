@@ -17,4 +17,6 @@ def test_every_way_to_sweep_is_timed_beside_one_process(tmp_path):
     assert list(cases) == ["one process", "loky, two workers", "Dask, one worker", "Dask, two workers"]
     one, two = (cases[f"Dask, {name}"]["seconds"] for name in ("one worker", "two workers"))
     assert found["values"]["Dask, two workers over one"] == pytest.approx(one / two)
-    assert read_json(tmp_path / "bench_sweep.json")["values"]["sweep of 2 digits runs/one process"] == 1.0
+    written = read_json(tmp_path / "bench_sweep.json")
+    assert written["values"]["sweep of 2 digits runs/one process"] == 1.0
+    assert written["provenance"]["seeds"] == [0]

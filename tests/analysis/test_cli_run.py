@@ -198,3 +198,13 @@ def test_failed_runs_are_counted_in_a_result(tmp_path: Path, capsys):
     assert "1 failed runs left out" in capsys.readouterr().err
     values = read_json(tmp_path / "x.json")["values"]
     assert (values["runs"], values["failed"]) == (1, 1)
+
+
+def test_a_record_that_is_neither_done_nor_failed_is_left_out(tmp_path: Path, capsys):
+    assert main(["run", "--method", "cla", "--folder", str(tmp_path / "runs"), *SMALL]) == 0
+    atomic_write_json(tmp_path / "runs" / ("0" * 16) / "record.json", {})
+    capsys.readouterr()
+    for extra in ([], ["--methods", "cla"], ["--failed"]):
+        assert main(["collect", str(tmp_path / "runs"), *extra, "--result", str(tmp_path / "x.json")]) == 0
+        values = read_json(tmp_path / "x.json")["values"]
+        assert (values["runs"], values["failed"]) == (1, 0)
