@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
 
     A PEFT adapter stays one (``adapter_config.json``, ``adapter_model.safetensors``); of full fine-tuning the weights
     that adapters would adapt are written, at the last checkpoint only, for they take as much room as the base.
-    ``base.safetensors`` holds those of the base model.
+    ``base.safetensors`` holds those of the base model. Nothing is written before every run was found to fit.
 
     Args:
         paths: folders of runs of one base model, one a method.
@@ -47,38 +48,51 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
             cannot be written to.
     """
     from analysis.chains import final_and_best
-    from analysis.geometry import run_updates
     from analysis.provenance import provenance
 
     folder = check_writable(folder)
     base: dict[str, Tensor] = {}
     rows: list[list[Any]] = []
-    for path in tqdm(list(paths), desc="adapters", unit="run", leave=False, delay=2):
-        places: dict[str, str] = {}
-        for checkpoint, run in final_and_best(path).items():
-            config = run.record["config"]
-            if any(row[0] == config["method"] and row[5] != run.record["key"] for row in rows):
-                raise ValueError(f"two runs of {config['method']!r} would share a folder; give one run a method")
-            if run.weights.name not in places:
-                if places and not (run.weights / "adapter_config.json").is_file():
-                    continue
-                places[run.weights.name] = f"{config['method']}/{checkpoint}"
-                if any(type(module).__name__ == "Conv1D" for module in run.model.modules()):
-                    raise ValueError(f"run {run.folder.name!r} adapts Conv1D weights (GPT-2); export knows Linear ones")
-                found = {f"{layer.name}.weight": layer.base.contiguous() for layer in run_updates(run)}
-                base = base or found
-                if found.keys() != base.keys() or not all(torch.equal(base[name], found[name]) for name in base):
-                    raise ValueError(f"run {run.folder.name!r} adapts other matrices, or another base, than the first")
-                _write_update(run, folder / places[run.weights.name], names=list(base))
-            where = places[run.weights.name]
-            rows.append([config["method"], config["seed"], checkpoint, where, run.weights.name, run.record["key"]])
-    _write_tensors(folder / "base.safetensors", base)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
+        staging = Path(name)
+        for path in tqdm(list(paths), desc="adapters", unit="run", leave=False, delay=2):
+            places: dict[str, str] = {}
+            for checkpoint, run in final_and_best(path).items():
+                config = run.record["config"]
+                if any(row[0] == config["method"] and row[5] != run.record["key"] for row in rows):
+                    raise ValueError(f"two runs of {config['method']!r} would share a folder; give one run a method")
+                if run.weights.name not in places:
+                    if places and not (run.weights / "adapter_config.json").is_file():
+                        continue
+                    places[run.weights.name] = f"{config['method']}/{checkpoint}"
+                    base = _common_base(run, base)
+                    _write_update(run, staging / places[run.weights.name], names=list(base))
+                where = places[run.weights.name]
+                rows.append([config["method"], config["seed"], checkpoint, where, run.weights.name, run.record["key"]])
+        _write_tensors(staging / "base.safetensors", base)
+        for path in filter(Path.is_file, sorted(staging.rglob("*"))):  # only now is every run known to fit
+            target = folder / path.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
     seeds = sorted({row[1] for row in rows})
     return write_result(
         folder / "adapters.json",
         provenance=provenance(command, seeds),
         tables={"adapters": {"columns": list(_COLUMNS), "rows": rows}},
     )
+
+
+def _common_base(run: LoadedRun, base: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The base's matrices that the run adapts, refused where they differ from ``base`` (empty for the first run)."""
+    from analysis.geometry import run_updates
+
+    if any(type(module).__name__ == "Conv1D" for module in run.model.modules()):
+        raise ValueError(f"run {run.folder.name!r} adapts Conv1D weights (GPT-2); export knows Linear ones")
+    found = {f"{layer.name}.weight": layer.base.contiguous() for layer in run_updates(run)}
+    base = base or found
+    if found.keys() != base.keys() or not all(torch.equal(base[name], found[name]) for name in base):
+        raise ValueError(f"run {run.folder.name!r} adapts other matrices, or another base, than the first")
+    return base
 
 
 def _write_update(run: LoadedRun, folder: Path, *, names: list[str]) -> None:

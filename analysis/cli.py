@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from analysis import commands
 from analysis.store import RunFailure
 
 __all__ = ["main"]
+
+WITHOUT_BARS = ("bench", "certificates", "collect", "exact", "verify")
 
 
 def _command_modules() -> dict[str, ModuleType]:
@@ -34,6 +37,8 @@ def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     for name, module in modules.items():
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(subparser)
+        if name not in WITHOUT_BARS:
+            subparser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
@@ -48,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     modules = _command_modules()
     args = _parser(modules).parse_args(argv)
+    if getattr(args, "quiet", False):
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, here and in worker processes
     try:
         return int(modules[args.command].main(args))
     except KeyboardInterrupt:

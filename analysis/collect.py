@@ -58,6 +58,10 @@ def _name(value: Any) -> Any:
     return value["name"] if isinstance(value, Mapping) else value
 
 
+def _content(value: Any) -> Any:
+    return value["fingerprint"] if isinstance(value, Mapping) and "fingerprint" in value else value
+
+
 _NAMED = ("task", "method", "rank", "links", "seed", "model_name", "settings", "learning_rate")
 _CONFIGURATION = ("task", "model", "method", "rank", "links")
 
@@ -66,11 +70,12 @@ def seeds_of(runs: pd.DataFrame) -> list[str]:
     """Name the columns that make a configuration, so that only seeds are averaged.
 
     Where runs of one method, rank and length of chain were made in several ways (learning rate, epochs, data, ...), the
-    columns that tell them apart are added; ``variant`` is a hash of all that has no column of its own.
+    columns that tell them apart are added; ``variant`` is a hash of all that has no column of its own. A failed run,
+    which knows no number of examples, tells nothing apart.
     """
     by = list(_CONFIGURATION)
     for name in ("learning_rate", "epochs", "num_train", "variant"):
-        if name in runs and (runs.groupby(by, dropna=False)[name].nunique(dropna=False) > 1).any():
+        if name in runs and (runs.groupby(by, dropna=False)[name].nunique() > 1).any():
             by.append(name)
     return by
 
@@ -82,7 +87,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "status": record["status"],
         **{name: config.get(name) for name in ("task", "method", "rank", "links", "seed", "epochs", "learning_rate")},
         "model": config.get("model_name") or _name(config.get("model")),
-        "variant": config_key({name: value for name, value in config.items() if name not in _NAMED})[:8],
+        "variant": config_key({name: _content(value) for name, value in config.items() if name not in _NAMED})[:8],
     }
     if record["status"] != "done":
         return {**row, "failure": record["failure"]["message"]}

@@ -11,9 +11,10 @@ from tqdm import tqdm
 from theory.methods import METHODS
 
 if TYPE_CHECKING:
+    from analysis.loading import LoadedRun
     from analysis.surfaces import Landscape
 
-__all__ = ["first_seeds", "interpolations", "planes"]
+__all__ = ["first_seeds", "interpolations", "planes", "run_plane"]
 
 
 def first_seeds(paths: Iterable[str | Path]) -> list[Path]:
@@ -26,40 +27,44 @@ def first_seeds(paths: Iterable[str | Path]) -> list[Path]:
     return list(kept.values())
 
 
-def planes(
-    paths: Iterable[str | Path], *, space: Any = "merged", steps: int = 15, examples: int = 50, **options: Any
-) -> list[Landscape]:
-    """Measure one plane per run on the same seed's directions, titled by method.
+def run_plane(run: LoadedRun, *, space: Any = "merged", examples: int = 50, **options: Any) -> Landscape:
+    """Measure one plane around a run, titled by its method.
 
     Args:
-        paths: runs' folders.
+        run: a finished run.
         space: as in `analysis.landscape.plane`.
-        steps: as there.
         examples: training examples of the fixed batch.
         **options: passed on to `analysis.landscape.plane`; ``directions="pca"`` finds the run's checkpoints.
+
+    Raises:
+        ValueError: as `analysis.landscape.plane`; of a run that kept no checkpoints, for ``directions="pca"``.
     """
-    from analysis.finetune import load_run
     from analysis.geometry import adapted_weights, checkpoint_states, training_batch
     from analysis.landscape import plane
 
-    found = []
-    for path in tqdm(list(paths), desc="planes", leave=False, delay=2):
-        run = load_run(path)
-        states = checkpoint_states(run, space=space) if options.get("directions") == "pca" else None
-        found.append(
-            plane(
-                run.model,
-                training_batch(run, examples=examples),
-                space=space,
-                names=adapted_weights(run.model, run.record),
-                steps=steps,
-                checkpoints=states,
-                title=METHODS[run.record["config"]["method"]].name,
-                progress=False,
-                **options,
-            )
-        )
-    return found
+    return plane(
+        run.model,
+        training_batch(run, examples=examples),
+        space=space,
+        names=None if space == "full" else adapted_weights(run.model, run.record),
+        checkpoints=checkpoint_states(run, space=space) if options.get("directions") == "pca" else None,
+        title=METHODS[run.record["config"]["method"]].name,
+        **options,
+    )
+
+
+def planes(paths: Iterable[str | Path], *, steps: int = 15, **options: Any) -> list[Landscape]:
+    """Measure one plane per run on the same seed's directions.
+
+    Args:
+        paths: runs' folders.
+        steps: points per axis.
+        **options: as in :func:`run_plane`.
+    """
+    from analysis.loading import load_run
+
+    bar = tqdm(list(paths), desc="planes", leave=False, delay=2)
+    return [run_plane(load_run(path), steps=steps, progress=False, **options) for path in bar]
 
 
 def interpolations(methods: Sequence[str], paths: Iterable[str | Path], *, examples: int = 60) -> list[Landscape]:

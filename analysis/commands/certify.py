@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from typing import Any
 
 HELP = "fine-tune through a short code and certify the result: a bound on its error for this one run"
 
@@ -34,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to do about inputs in both splits",
     )
     parser.add_argument("--output", default="certificate.json", help="where the certificate is written")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,27 +104,27 @@ def _verify_command(args: argparse.Namespace, path: object) -> str:
     """Write the command that checks the certificate: the same data and model, option by option."""
     import shlex
 
-    parser = argparse.ArgumentParser()
-    add_data_arguments(parser)
-    words = ["python -m analysis verify", shlex.quote(str(path))]
-    for name, default in vars(parser.parse_args([])).items():
-        if getattr(args, name) != default:
-            words += [f"--{name.replace('_', '-')}", shlex.quote(str(getattr(args, name)))]
-    return " ".join(words)
+    given = [word for name, value in _given(args, add_data_arguments) for word in (name, shlex.quote(str(value)))]
+    return " ".join(["python -m analysis verify", shlex.quote(str(path)), *given])
 
 
 def _command(args: argparse.Namespace) -> str:
     """Write the command again, with DATA and MODEL in place of this machine's folders."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
     words = ["python -m analysis certify"]
-    for name, default in vars(parser.parse_args([])).items():
-        value = getattr(args, name)
-        if name in ("output", "quiet") or value == default:
-            continue
-        given = name.upper() if name in ("data", "model") else value
-        words.append(f"--{name.replace('_', '-')} {' '.join(map(str, given)) if isinstance(given, list) else given}")
+    for name, value in _given(args, add_arguments):
+        if name != "--output":
+            shown = name[2:].upper() if name in ("--data", "--model") else value
+            words.append(f"{name} {' '.join(map(str, shown)) if isinstance(shown, list) else shown}")
     return " ".join(words)
+
+
+def _given(args: argparse.Namespace, add: Callable[[argparse.ArgumentParser], None]) -> Iterator[tuple[str, Any]]:
+    """Yield the options added by ``add`` that are not at their defaults, with their values."""
+    parser = argparse.ArgumentParser()
+    add(parser)
+    for name, default in vars(parser.parse_args([])).items():
+        if getattr(args, name) != default:
+            yield f"--{name.replace('_', '-')}", getattr(args, name)
 
 
 def _parent(path: str):

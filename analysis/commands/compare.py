@@ -51,7 +51,8 @@ def main(args: argparse.Namespace) -> int:
             joined = [name for name in frame.columns if name.startswith(f"{path.stem}/")]
             matched = int(frame[joined].notna().any(axis=1).sum())
             print(f"{path.name}: {', '.join(joined)} for {matched} of {len(frame)} runs")
-        found = result(frame, replicates=args.replicates, permutations=args.permutations, seed=args.seed)
+        options = {"replicates": args.replicates, "permutations": args.permutations, "seed": args.seed}
+        found = result(frame, **options, progress=not args.quiet)
         folders = " ".join(map(_shown, args.runs))
         sizes = f"--replicates {args.replicates} --permutations {args.permutations}"
         join = " ".join(["--join", *map(_shown, args.join), ""]) if args.join else ""

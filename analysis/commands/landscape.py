@@ -60,20 +60,15 @@ def main(args: argparse.Namespace) -> int:
 
 def _measure(path: Path, args: argparse.Namespace):
     """Return a run's key, its seed and its plane."""
-    from analysis.finetune import load_run
-    from analysis.geometry import adapted_weights, checkpoint_states, training_batch
-    from analysis.landscape import plane
-    from theory.methods import get_method
+    from analysis.loading import load_run
+    from analysis.run_planes import run_plane
 
     run = load_run(path, data=args.data, model=args.model)
-    config = run.record["config"]
-    surface = plane(
-        run.model,
-        training_batch(run, examples=args.examples),
-        directions=args.directions,
-        checkpoints=checkpoint_states(run, space=args.space) if args.directions == "pca" else None,
+    surface = run_plane(
+        run,
         space=args.space,
-        names=adapted_weights(run.model, run.record) if args.space != "full" else None,
+        examples=args.examples,
+        directions=args.directions,
         normalization=args.normalization,
         steps=args.steps,
         radius=args.radius,
@@ -81,6 +76,6 @@ def _measure(path: Path, args: argparse.Namespace):
         tolerance=args.tolerance,
         n_jobs=args.jobs,
         seed=args.seed,
-        title=get_method(config["method"]).name,
+        progress=not args.quiet,
     )
-    return run.record["key"], config["seed"], surface
+    return run.record["key"], run.record["config"]["seed"], surface

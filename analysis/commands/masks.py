@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     jobs.add_argument("--output", help="write the loss arrays of a single configuration to this .safetensors file")
     jobs.add_argument("--table", metavar="CSV", help="write one row of estimates per configuration, for compare --join")
     jobs.add_argument("--results", metavar="JSON", help="write the estimates with intervals, nulls and provenance")
-    jobs.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _command(args: argparse.Namespace, base: dict) -> str:

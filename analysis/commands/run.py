@@ -31,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report-to", default="none", choices=("none", "tensorboard", "wandb"), help="where the Trainer logs"
     )
     parser.add_argument("--again", action="store_true", help="run again what is recorded already")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -39,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     jobs.add_argument("--dry-run", action="store_true", help="list the cells and their states, compute nothing")
     jobs.add_argument("--retry-failed", action="store_true", help="compute failed cells again")
     jobs.add_argument("--parquet", help="collect the finished runs into this file at the end")
-    jobs.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _cells(args: argparse.Namespace) -> list[dict]:

@@ -55,6 +55,7 @@ def test_runs_of_other_matrices_are_refused(model_cache, tmp_path, one_thread):
         write_adapters(paths[:2], tmp_path / "out")
     with pytest.raises(ValueError, match="two runs of 'lora' would share a folder"):
         write_adapters([paths[0], paths[2]], tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_committed_adapters_have_the_committed_numbers_of_intruders():

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from analysis.cli import main
-from analysis.collect import frame_of
+from analysis.collect import frame, frame_of, seeds_of
+from analysis.finetune import run
 from analysis.plots.information import plot_estimates
+from analysis.run_config import RunConfig
 from analysis.store import atomic_write_json, read_json
+from analysis.tasks import DataOptions
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
 
@@ -158,6 +163,31 @@ def test_runs_made_in_two_ways_are_not_seeds_of_one_another(tmp_path: Path, caps
     assert main(["collect", str(tmp_path), "--result", str(tmp_path / "x.json")]) == 2
     assert "differ in learning_rate" in capsys.readouterr().err
     assert not (tmp_path / "x.json").exists()
+
+
+def test_neither_a_failed_run_nor_a_renamed_folder_is_another_configuration(tmp_path: Path):
+    config = RunConfig(method="cla", rank=2, epochs=1, options=DataOptions(num_train=40, num_heldout=60))
+    done = run(config, folder=tmp_path)
+    names = {"data": {"name": "a", "fingerprint": "1"}, "model": {"name": "b", "fingerprint": "2"}}
+    moved = {"data": {"name": "c", "fingerprint": "1"}, "model": {"name": "d", "fingerprint": "2"}}
+    other = {"data": {"name": "a", "fingerprint": "3"}, "model": {"name": "b", "fingerprint": "2"}}
+    failed = {"key": "f", "status": "failed", "config": done["config"] | names, "failure": {"message": "no"}}
+    one, again, changed = ({**done, "config": done["config"] | places} for places in (names, moved, other))
+    assert frame([one, again])["variant"].nunique() == 1
+    usual = seeds_of(frame([one]))
+    assert seeds_of(frame([one, again, failed])) == usual
+    assert seeds_of(frame([one, changed])) == [*usual, "variant"]
+
+
+def test_quiet_shows_no_bar(tmp_path: Path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "record.json").write_text('{"status": "done"}')
+    for words, shown in (([], True), (["--quiet"], False)):
+        ended = subprocess.run(
+            [sys.executable, "-m", "analysis", "measure", str(tmp_path), *words], capture_output=True, text=True
+        )
+        assert "1 without weights" in ended.stdout
+        assert ("run/s" in ended.stderr) is shown
 
 
 def test_an_encoder_is_no_causal_lm_and_an_empty_label_no_class(tmp_path: Path, write, capsys):
