@@ -64,6 +64,18 @@ SETTINGS: dict[str, Settings] = {
         source="this project, for small BERT encoders; rates chosen between 1e-3 and 3e-3 (full: 5e-5, 1e-4, 2e-4) by "
         "the loss on a quarter carved out of 2,000 TREC training questions after 2 epochs, never on held-out ones",
     ),
+    "pairs": Settings(
+        learning_rate=1e-3,
+        full_learning_rate=1e-4,
+        head_learning_rate=3e-3,
+        batch_size=16,
+        epochs=3,
+        links=3,
+        max_length=64,
+        source="this project, for small BERT encoders on pairs of sentences; rate of adapters chosen between 1e-3 and "
+        "3e-3 by the loss of LoRA and cLA on 500 of 1,000 pairs carved out of MRPC's training pairs (seed 100), never "
+        "on held-out ones; that of full fine-tuning and of the head as in 'text'",
+    ),
     "roberta": Settings(
         learning_rate=3e-4,
         full_learning_rate=1e-5,
