@@ -6,11 +6,12 @@ Exit status: 0 done, 1 a run failed, 2 wrong usage or bad input (one line on sta
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from analysis import commands
@@ -42,6 +43,19 @@ def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def _bars(*, hidden: bool) -> Iterator[None]:
+    """Hide tqdm's bars, here and in worker processes; tqdm reads the variable when it is imported."""
+    if not hidden or "TQDM_DISABLE" in os.environ:
+        yield
+        return
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TQDM_DISABLE"]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -53,10 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     modules = _command_modules()
     args = _parser(modules).parse_args(argv)
-    if getattr(args, "quiet", False):
-        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, here and in worker processes
     try:
-        return int(modules[args.command].main(args))
+        with _bars(hidden=getattr(args, "quiet", False)):
+            return int(modules[args.command].main(args))
     except KeyboardInterrupt:
         print(f"{args.command}: interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
         return 130

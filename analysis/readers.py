@@ -304,18 +304,12 @@ def read_published(preset: DatasetPreset, *, data: str | None, options: DataOpti
     """Read a preset from its publisher's folder, or from the hub when ``data`` is None.
 
     Raises:
-        ValueError: if the folder or a file in it is missing or malformed, or the hub is out of reach.
+        ValueError: if a file in the folder is missing or malformed, or the hub is out of reach.
     """
     from analysis.encode import RawTask
     from analysis.local_data import read_hub_preset
 
-    if data is None:
-        splits = read_hub_preset(preset)
-    else:
-        folder = Path(data).expanduser()
-        if not folder.is_dir():
-            raise ValueError(f"data of task {preset.name!r} must be a folder in its publisher's format, got {data!r}")
-        splits = READERS[preset.reader](folder)
+    splits = read_hub_preset(preset) if data is None else READERS[preset.reader](Path(data).expanduser())
     if "all" in splits:
         splits["train"], splits["heldout"] = split_by_seed(splits["all"], share=options.heldout_share, seed=seed)
     return RawTask(

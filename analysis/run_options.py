@@ -56,7 +56,8 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
         help="one learning-rate schedule or one per link",
     )
     training = parser.add_argument_group("training")
-    add(training, "--settings", default="auto", help="the paper's settings by family: roberta, vit, gpt2, deberta, ...")
+    known = "the paper's (roberta, vit, gpt2, deberta, ...) or this project's (digits, text, pairs)"
+    add(training, "--settings", default="auto", help=f"training settings by family: {known}")
     add(training, "--epochs", type=float, help="passes over the training examples (default: the settings')")
     add(training, "--batch-size", type=int, help="examples per step and process")
     add(training, "--learning-rate", type=float, help="of the adapter")

@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["KINDS", "DataOptions", "Kind", "Task", "carve", "load_model", "load_task", "task_names"]
+__all__ = ["KINDS", "DataOptions", "Kind", "Task", "carve", "check_places", "load_model", "load_task", "task_names"]
 
 Kind = Literal["image-classification", "text-classification", "multiple-choice", "regression", "causal-lm"]
 KINDS: tuple[Kind, ...] = (
@@ -123,6 +123,40 @@ def task_names() -> tuple[str, ...]:
     return ("digits", "custom", *DATASETS)
 
 
+def check_places(name: str, *, data: str | None, model: str | None) -> None:
+    """Check that a task's data and model are given and, where they are local, there; nothing is loaded.
+
+    Args:
+        name: as in :func:`load_task`.
+        data: as there.
+        model: as there.
+
+    Raises:
+        ValueError: unknown name, missing data or model, or a path that leads nowhere.
+
+    >>> check_places("trec", data=None, model=None)
+    Traceback (most recent call last):
+        ...
+    ValueError: task 'trec' needs a base model: give a local folder, a hub id or tiny:bert as model
+    """
+    from analysis.models import resolve_model
+
+    if name not in task_names():
+        raise ValueError(f"unknown task {name!r}; accepted: {', '.join(task_names())}")
+    if name == "digits":
+        if data is not None:
+            raise ValueError(f"task 'digits' is bundled and takes no data, got data={data!r}")
+    elif model is None:
+        raise ValueError(f"task {name!r} needs a base model: give a local folder, a hub id or tiny:bert as model")
+    elif name == "custom":
+        if data is None:
+            raise ValueError("task 'custom' needs data: a local file or folder, or a hub id")
+    elif data is not None and not Path(data).expanduser().is_dir():
+        raise ValueError(f"data of task {name!r} must be a folder in its publisher's format, got {data!r}")
+    if model is not None and not model.startswith("tiny:"):
+        resolve_model(model)
+
+
 def load_task(
     name: str = "digits",
     *,
@@ -155,8 +189,6 @@ def load_task(
         ...
     ValueError: unknown task 'no-such-task'; accepted: digits, custom, ...
     """
-    if name not in task_names():
-        raise ValueError(f"unknown task {name!r}; accepted: {', '.join(task_names())}")
     return _load_task(
         name,
         None if data is None else str(data),
@@ -168,11 +200,10 @@ def load_task(
 
 @functools.lru_cache(maxsize=8)
 def _load_task(name: str, data: str | None, model: str | None, seed: int, options: DataOptions) -> Task:
+    check_places(name, data=data, model=model)
     if name == "digits":
         from analysis.digits import digits_task
 
-        if data is not None:
-            raise ValueError(f"task 'digits' is bundled and takes no data, got data={data!r}")
         for column in ("text", "text_pair", "label"):
             if getattr(options, column) is not None:
                 given = f"{column}={getattr(options, column)!r}"
@@ -183,11 +214,9 @@ def _load_task(name: str, data: str | None, model: str | None, seed: int, option
     from analysis.presets import DATASETS
     from analysis.readers import read_published
 
-    if model is None:
-        raise ValueError(f"task {name!r} needs a base model: give a local folder, a hub id or tiny:bert as model")
+    assert model is not None
     if name == "custom":
-        if data is None:
-            raise ValueError("task 'custom' needs data: a local file or folder, or a hub id")
+        assert data is not None
         raw = read_table(data, options=options, seed=seed)
     else:
         raw = read_published(DATASETS[name], data=data, options=options, seed=seed)

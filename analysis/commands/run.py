@@ -44,9 +44,11 @@ def main(args: argparse.Namespace) -> int:
     from analysis.finetune import RunConfig, run
     from analysis.generalization import across_seeds
     from analysis.store import RunFailure
+    from analysis.tasks import check_places
 
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")
+    check_places(args.task, data=args.data, model=args.model)
     first = int(os.environ.get("RANK", "0")) == 0
     records, failures = [], []
     for seed in range(args.first_seed, args.first_seed + args.seeds):

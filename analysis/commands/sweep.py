@@ -68,8 +68,11 @@ def main(args: argparse.Namespace) -> int:
     from analysis.finetune import run_cell
     from analysis.store import RunFailure, read_json
     from analysis.sweep import estimate_seconds, sweep
+    from analysis.tasks import check_places
 
     cells = _cells(args)
+    for task in args.tasks:
+        check_places(task, data=args.data, model=args.model)
     remaining, seconds = estimate_seconds(cells, folder=args.folder, key=_key, workers=args.workers)
     guess = "no finished run yet to estimate the time from" if seconds is None else f"about {_clock(seconds)}"
     if args.dry_run:
