@@ -70,20 +70,21 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
                 where = places[run.weights.name]
                 rows.append([config["method"], config["seed"], checkpoint, where, run.weights.name, run.record["key"]])
         _write_tensors(staging / "base.safetensors", base)
-        for path in filter(Path.is_file, sorted(staging.rglob("*"))):  # only now is every run known to fit
-            target = folder / path.relative_to(staging)
+        files = [file for file in staging.rglob("*") if file.is_file()]
+        index = write_result(
+            staging / "adapters.json",
+            provenance=provenance(command, sorted({row[1] for row in rows})),
+            tables={"adapters": {"columns": list(_COLUMNS), "rows": rows}},
+        )
+        for file in (*files, index):  # only now is every run known to fit; the list of them comes last
+            target = folder / file.relative_to(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-    seeds = sorted({row[1] for row in rows})
-    return write_result(
-        folder / "adapters.json",
-        provenance=provenance(command, seeds),
-        tables={"adapters": {"columns": list(_COLUMNS), "rows": rows}},
-    )
+            file.replace(target)
+    return folder / "adapters.json"
 
 
 def _common_base(run: LoadedRun, base: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The base's matrices that the run adapts, refused where they differ from ``base`` (empty for the first run)."""
+    """Return the base's matrices that the run adapts; refuse others than ``base``, unless that is empty."""
     from analysis.geometry import run_updates
 
     if any(type(module).__name__ == "Conv1D" for module in run.model.modules()):

@@ -19,7 +19,7 @@ from analysis.store import RunFailure
 
 __all__ = ["main"]
 
-WITHOUT_BARS = ("bench", "certificates", "collect", "exact", "verify")
+_OWN_BARS = ("bench", "exact")  # shown whatever the environment says
 
 
 def _command_modules() -> dict[str, ModuleType]:
@@ -38,14 +38,17 @@ def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     for name, module in modules.items():
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(subparser)
-        if name not in WITHOUT_BARS:
+        if name not in _OWN_BARS:
             subparser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
 @contextlib.contextmanager
 def _bars(*, hidden: bool) -> Iterator[None]:
-    """Hide tqdm's bars, here and in worker processes; tqdm reads the variable when it is imported."""
+    """Hide tqdm's bars in this process and its workers.
+
+    tqdm reads the variable once, when it is imported, so that in one process the first command decides for all.
+    """
     if not hidden or "TQDM_DISABLE" in os.environ:
         yield
         return

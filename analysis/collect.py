@@ -70,12 +70,14 @@ def seeds_of(runs: pd.DataFrame) -> list[str]:
     """Name the columns that make a configuration, so that only seeds are averaged.
 
     Where runs of one method, rank and length of chain were made in several ways (learning rate, epochs, data, ...), the
-    columns that tell them apart are added; ``variant`` is a hash of all that has no column of its own. A failed run,
-    which knows no number of examples, tells nothing apart.
+    columns that tell them apart are added; ``variant`` is a hash of all that has no column of its own. Failed runs tell
+    nothing apart: their configuration was recorded as it was asked for, without what the settings would have filled in.
     """
+    if "status" in runs and (runs["status"] == "done").any():
+        runs = runs[runs["status"] == "done"]
     by = list(_CONFIGURATION)
     for name in ("learning_rate", "epochs", "num_train", "variant"):
-        if name in runs and (runs.groupby(by, dropna=False)[name].nunique() > 1).any():
+        if name in runs and (runs.groupby(by, dropna=False)[name].nunique(dropna=False) > 1).any():
             by.append(name)
     return by
 

@@ -78,6 +78,20 @@ def _read_file(path: Path, encoding: str) -> Dataset:
     return loaded
 
 
+def local_path(data: str) -> Path | None:
+    """Return the path of local data, or None for what can only be a hub id.
+
+    Raises:
+        ValueError: if it looks like a path, and nothing is there.
+    """
+    path = Path(data).expanduser()
+    if path.exists():
+        return path
+    if path.suffix in _FORMATS or path.is_absolute() or data.startswith((".", "~")):
+        raise ValueError(f"no data at {data!r}")
+    return None
+
+
 def _local_splits(path: Path, encoding: str) -> dict[str, Dataset]:
     import datasets
 
@@ -159,13 +173,8 @@ def read_table(data: str, *, options: DataOptions, seed: int) -> RawTask:
 
     if options.kind is None:
         raise ValueError(f"kind is needed for a data set that is no preset; accepted: {', '.join(KINDS)}")
-    path = Path(data).expanduser()
-    if path.exists():
-        splits = _local_splits(path, options.encoding)
-    elif path.suffix in _FORMATS or path.is_absolute() or data.startswith((".", "~")):
-        raise ValueError(f"no data at {data!r}")
-    else:
-        splits = _hub(data)
+    path = local_path(data)
+    splits = _hub(data) if path is None else _local_splits(path, options.encoding)
     if "train" not in splits:
         raise ValueError(f"data set {data!r} has no train split; it has {', '.join(splits)}")
     rows = _rows(splits["train"], options, data)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.presets import MODELS
+from analysis.presets import DATASETS, MODELS
 from analysis.settings import get_settings
 from analysis.store import config_key
 from analysis.tasks import DataOptions, task_names
@@ -56,7 +56,8 @@ class RunConfig:
         alpha: updates are scaled by alpha / rank; None takes 2 rank (the paper's 32 at rank 16).
         links: chain length; None takes the settings' for chained methods, 1 otherwise.
         seed: of the split or subsample, the head, A or the selector, and the order of examples.
-        settings: name in ``analysis.settings.SETTINGS``, or "auto" (the preset model's family, "digits" or "text").
+        settings: name in ``analysis.settings.SETTINGS``, or "auto" (the preset model's family, else "digits", "text",
+            or "pairs" where there is a second text).
         epochs: passes over the training examples; a fraction is allowed.
         batch_size: examples per optimizer step (and process).
         learning_rate: of the adapter. Of A for LoRA+, where None takes the settings' over ``lr_ratio``, so that B
@@ -159,9 +160,7 @@ class RunConfig:
         method = get_method(self.method)
         name = self.settings
         if name == "auto":
-            name = (
-                MODELS[self.model].settings if self.model in MODELS else "digits" if self.task == "digits" else "text"
-            )
+            name = MODELS[self.model].settings if self.model in MODELS else self._own_settings()
         settings = get_settings(name)
         rate = settings.full_learning_rate if method.trains == "weight" else settings.learning_rate
         ratio = None if method.lr_ratio == 1 else settings.lr_ratio if self.lr_ratio is None else self.lr_ratio
@@ -188,6 +187,12 @@ class RunConfig:
         if self.options.max_length is None:
             changes["options"] = dataclasses.replace(self.options, max_length=settings.max_length)
         return dataclasses.replace(self, settings=name, **changes)
+
+    def _own_settings(self) -> str:
+        if self.task == "digits":
+            return "digits"
+        columns = DATASETS[self.task].columns if self.task in DATASETS else {"text_pair": self.options.text_pair}
+        return "pairs" if columns.get("text_pair") is not None else "text"
 
     def _shown_model(self) -> str:
         if self.model is None:

@@ -37,7 +37,7 @@ def run_plane(run: LoadedRun, *, space: Any = "merged", examples: int = 50, **op
         **options: passed on to `analysis.landscape.plane`; ``directions="pca"`` finds the run's checkpoints.
 
     Raises:
-        ValueError: as `analysis.landscape.plane`; of a run that kept no checkpoints, for ``directions="pca"``.
+        ValueError: as in `analysis.landscape.plane`, and if ``directions="pca"`` and the run kept no checkpoints.
     """
     from analysis.geometry import adapted_weights, checkpoint_states, training_batch
     from analysis.landscape import plane
@@ -81,9 +81,9 @@ def interpolations(methods: Sequence[str], paths: Iterable[str | Path], *, examp
     Raises:
         ValueError: if a method has fewer than two runs.
     """
-    from analysis.finetune import load_run
     from analysis.geometry import adapted_weights, training_batch
     from analysis.landscape import interpolate
+    from analysis.loading import load_run
     from analysis.spaces import parameter_space
 
     runs = [load_run(path) for path in paths]

@@ -123,8 +123,8 @@ def task_names() -> tuple[str, ...]:
     return ("digits", "custom", *DATASETS)
 
 
-def check_places(name: str, *, data: str | None, model: str | None) -> None:
-    """Check that a task's data and model are given and, where they are local, there; nothing is loaded.
+def check_places(name: str, *, data: str | Path | None, model: str | Path | None) -> None:
+    """Check that a task's data and model are given and, where they look like a path, there; nothing is loaded.
 
     Args:
         name: as in :func:`load_task`.
@@ -139,7 +139,9 @@ def check_places(name: str, *, data: str | None, model: str | None) -> None:
         ...
     ValueError: task 'trec' needs a base model: give a local folder, a hub id or tiny:bert as model
     """
+    from analysis.local_data import local_path
     from analysis.models import resolve_model
+    from analysis.tiny_models import check_tiny
 
     if name not in task_names():
         raise ValueError(f"unknown task {name!r}; accepted: {', '.join(task_names())}")
@@ -151,10 +153,13 @@ def check_places(name: str, *, data: str | None, model: str | None) -> None:
     elif name == "custom":
         if data is None:
             raise ValueError("task 'custom' needs data: a local file or folder, or a hub id")
+        local_path(str(data))
     elif data is not None and not Path(data).expanduser().is_dir():
         raise ValueError(f"data of task {name!r} must be a folder in its publisher's format, got {data!r}")
-    if model is not None and not model.startswith("tiny:"):
-        resolve_model(model)
+    if str(model).startswith("tiny:"):
+        check_tiny(str(model).removeprefix("tiny:"))
+    elif model is not None:
+        resolve_model(str(model))
 
 
 def load_task(

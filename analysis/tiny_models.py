@@ -14,7 +14,7 @@ from analysis.store import check_writable
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["TINY_MODELS", "tiny_model_folder", "write_tiny_model"]
+__all__ = ["TINY_MODELS", "check_tiny", "tiny_model_folder", "write_tiny_model"]
 
 _VERSION = 1
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -112,6 +112,16 @@ def _tokenizer(*, encoder: bool) -> Any:
     )
 
 
+def check_tiny(name: str) -> None:
+    """Refuse a name that is no key of :data:`TINY_MODELS`.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if name not in TINY_MODELS:
+        raise ValueError(f"unknown tiny model {name!r}; accepted: {', '.join(f'tiny:{key}' for key in TINY_MODELS)}")
+
+
 def write_tiny_model(name: str, folder: str | Path, *, seed: int = 0) -> Path:
     """Write a tiny random model, with its tokenizer or image processor, as ``save_pretrained`` does.
 
@@ -127,8 +137,7 @@ def write_tiny_model(name: str, folder: str | Path, *, seed: int = 0) -> Path:
 
     from analysis.models import quiet_transformers
 
-    if name not in TINY_MODELS:
-        raise ValueError(f"unknown tiny model {name!r}; accepted: {', '.join(TINY_MODELS)}")
+    check_tiny(name)
     folder = check_writable(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -149,9 +158,8 @@ def tiny_model_folder(name: str) -> Path:
     """Return the cached folder of a tiny model, written on first use."""
     from analysis.digits import cache_folder
 
+    check_tiny(name)
     target = cache_folder() / f"tiny-{name}-{_VERSION}"
-    if name not in TINY_MODELS:
-        raise ValueError(f"unknown tiny model {name!r}; accepted: {', '.join(f'tiny:{key}' for key in TINY_MODELS)}")
     if not target.is_dir():
         parent = check_writable(cache_folder())
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".tiny-{name}-"))

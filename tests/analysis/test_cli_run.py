@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,8 @@ def test_masks_of_a_grid_become_a_table_that_compare_joins(tmp_path: Path, capsy
         (["sweep", "--tasks", "digits", "trec"], "needs a base model"),
         (["sweep", "--task", "trec", "--data", "nowhere", "--model", "tiny:bert"], "must be a folder in its publisher"),
         (["sweep", "--task", "trec", "--model", "./nowhere"], "no model folder at './nowhere'"),
+        (["sweep", "--task", "trec", "--model", "tiny:nothing"], "unknown tiny model 'nothing'; accepted: tiny:bert"),
+        (["sweep", "--task", "custom", "--data", "nowhere.csv", "--model", "tiny:bert"], "no data at 'nowhere.csv'"),
         (["run", "--task", "trec", "--data", "/no/such/folder", "--model", "tiny:bert"], "must be a folder"),
         (["run", "--num-train", "0"], "num_train must be at least 2"),
         (["run", "--num-train", "890"], "num_train of digits must be at most 846"),
@@ -168,15 +171,17 @@ def test_runs_made_in_two_ways_are_not_seeds_of_one_another(tmp_path: Path, caps
     assert not (tmp_path / "x.json").exists()
 
 
-def test_neither_a_failed_run_nor_a_renamed_folder_is_another_configuration(tmp_path: Path):
-    config = RunConfig(method="cla", rank=2, epochs=1, options=DataOptions(num_train=40, num_heldout=60))
+def test_neither_a_failed_run_nor_a_renamed_data_folder_is_another_configuration(tmp_path: Path):
+    config = RunConfig(method="cla", rank=2, epochs=1, links=1, options=DataOptions(num_train=40, num_heldout=60))
     done = run(config, folder=tmp_path)
-    names = {"data": {"name": "a", "fingerprint": "1"}, "model": {"name": "b", "fingerprint": "2"}}
-    moved = {"data": {"name": "c", "fingerprint": "1"}, "model": {"name": "d", "fingerprint": "2"}}
-    other = {"data": {"name": "a", "fingerprint": "3"}, "model": {"name": "b", "fingerprint": "2"}}
-    failed = {"key": "f", "status": "failed", "config": done["config"] | names, "failure": {"message": "no"}}
-    one, again, changed = ({**done, "config": done["config"] | places} for places in (names, moved, other))
+    asked = dataclasses.asdict(config) | {"model_name": "digits-vit"}  # as a sweep records what failed
+    failed = {"key": "f", "status": "failed", "config": asked, "failure": {"message": "no"}}
+    one, again, changed = (
+        {**done, "config": done["config"] | {"data": {"name": name, "fingerprint": content}}}
+        for name, content in (("a", "1"), ("b", "1"), ("a", "2"))
+    )
     assert frame([one, again])["variant"].nunique() == 1
+    assert frame([one, failed])["variant"].nunique() == 2
     usual = seeds_of(frame([one]))
     assert seeds_of(frame([one, again, failed])) == usual
     assert seeds_of(frame([one, changed])) == [*usual, "variant"]
