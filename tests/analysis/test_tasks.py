@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from analysis.presets import DATASETS, MODELS
+from analysis.run_config import RunConfig
 from analysis.settings import SETTINGS, get_settings
 from analysis.tasks import DataOptions, carve, load_model, load_task, task_names
 from analysis.tiny_models import TINY_MODELS
@@ -267,6 +268,21 @@ def test_presets_name_the_papers_fourteen_data_sets_and_ten_models():
     assert {preset.settings for preset in MODELS.values()} <= set(SETTINGS)
     assert set(MODELS) <= set(TINY_MODELS)
     assert METHODS["lora+"].lr_ratio == get_settings("roberta").lr_ratio == 16
+
+
+@pytest.mark.parametrize(
+    ("values", "settings"),
+    [
+        ({}, "digits"),
+        ({"task": "trec", "model": "here"}, "text"),
+        ({"task": "mrpc", "model": "here"}, "pairs"),
+        ({"task": "mrpc", "model": "roberta-base"}, "roberta"),
+        ({"task": "custom", "model": "here", "options": DataOptions(text="a", text_pair="b")}, "pairs"),
+        ({"task": "custom", "model": "here", "options": DataOptions(text="a")}, "text"),
+    ],
+)
+def test_settings_follow_the_model_and_the_number_of_texts(values: dict, settings: str):
+    assert RunConfig(**values).resolve().settings == settings
 
 
 def test_carving_touches_the_training_split_alone():
