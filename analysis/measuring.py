@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,10 @@ from analysis.store import atomic_write_json, config_key, read_json
 if TYPE_CHECKING:
     from analysis.loading import LoadedRun
 
-__all__ = ["measure_run", "measure_runs"]
+__all__ = ["KINDS", "measure_run", "measure_runs"]
+
+KINDS = {"geometry": "measures.json", "best": "best.json", "code": "code.json"}
+"""Kinds of measures, and the file of each beside a run's record."""
 
 
 def measure_run(
@@ -21,55 +24,59 @@ def measure_run(
     data: str | None = None,
     model: str | None = None,
     examples: int | None = None,
+    kinds: Sequence[str] = tuple(KINDS),
     again: bool = False,
 ) -> dict[str, float] | None:
     """Measure one run, each kind of measure into a file of its own beside the record.
 
-    ``measures.json``: geometry at the last checkpoint; ``code.json``: the length of its code; ``best.json``: intruders
-    at the checkpoint of lowest held-out loss, the paper's choice (for geometry alone), where snapshots were kept.
+    ``geometry`` is taken at the last checkpoint; ``best`` are the intruders at the checkpoint of lowest held-out loss,
+    the paper's choice (for geometry alone), where snapshots were kept; ``code`` is the length of the run's code, for
+    which the training split is read once for each width of its quantiser.
 
     Args:
         folder: the run's folder.
         data: where the run's data is now; None takes where it was.
         model: where its base model is now; None takes where it was.
         examples: training examples of sharpness, and half as many of curvature; None takes the settings'.
+        kinds: which of :data:`KINDS`.
         again: measure even if there are measures with the same settings.
 
     Returns:
         What was measured (residuals, errors and steps are in the files alone), or None if it was there already.
 
     Raises:
-        ValueError: if the run cannot be loaded (`analysis.finetune.load_run`), or ``examples`` is below 2.
+        ValueError: if the run cannot be loaded (`analysis.finetune.load_run`), a kind is unknown, or ``examples`` is
+            below 2.
     """
     from analysis import code_length, geometry
     from analysis.chains import final_and_best
     from analysis.finetune import load_run
 
-    if examples is not None and examples < 2:
-        raise ValueError(f"examples must be at least 2, got {examples}")
+    _check(examples, kinds)
     sizes = {} if examples is None else {"examples": examples, "curvature_examples": examples // 2}
     shape = geometry.SETTINGS | sizes
     instruments: dict[str, tuple[Mapping[str, Any], Callable[[LoadedRun], dict[str, float]]]] = {
-        "measures.json": (shape, lambda run: geometry.geometry_of_run(run, cache=shared_bases(), settings=shape)),
-        "best.json": (
+        "geometry": (shape, lambda run: geometry.geometry_of_run(run, cache=shared_bases(), settings=shape)),
+        "best": (
             {name: shape[name] for name in ("version", "intruder_count", "intruder_epsilon")},
             lambda run: _intruders(
                 final_and_best(run.folder, data=data, model=model, last=run)["best"], settings=shape
             ),
         ),
-        "code.json": (code_length.SETTINGS, code_length.code_of_run),
+        "code": (code_length.SETTINGS, code_length.code_of_run),
     }
     run: LoadedRun | None = None
     everything: dict[str, float] = {}
-    for name, (settings, instrument) in instruments.items():
-        path = Path(folder) / name
+    for kind in kinds:
+        settings, instrument = instruments[kind]
+        path = Path(folder) / KINDS[kind]
         key = config_key(settings)
         if not again and path.exists() and read_json(path).get("settings_key") == key:
             continue
         run = run or load_run(folder, data=data, model=model)
-        if name == "code.json" and run.task.kind in ("regression", "causal-lm"):
+        if kind == "code" and run.task.kind in ("regression", "causal-lm"):
             continue  # a code's length is measured by the 0-1 loss, which these have not
-        if name == "best.json" and not run.checkpoints():
+        if kind == "best" and not run.checkpoints():
             continue
         found = instrument(run)
         errors = {label: found.pop(label) for label in list(found) if label.endswith(("_residual", "_error", "_step"))}
@@ -86,12 +93,19 @@ def _intruders(run: LoadedRun, *, settings: Mapping[str, Any]) -> dict[str, floa
     return {name: found[name] for name in ("intruders_authors", "intruders_paper")}
 
 
-def _attempt(folder: Path, data: str | None, model: str | None, examples: int | None, again: bool) -> tuple[str, str]:
+def _check(examples: int | None, kinds: Sequence[str]) -> None:
+    if examples is not None and examples < 2:
+        raise ValueError(f"examples must be at least 2, got {examples}")
+    if not kinds or set(kinds) - set(KINDS):
+        raise ValueError(f"kinds must be some of {', '.join(KINDS)}, got {', '.join(kinds) or 'none'}")
+
+
+def _attempt(folder: Path, options: Mapping[str, Any]) -> tuple[str, str]:
     import torch
 
     torch.set_num_threads(1)
     try:
-        found = measure_run(folder, data=data, model=model, examples=examples, again=again)
+        found = measure_run(folder, **options)
     except ValueError as error:
         return "failed", f"{folder.name}: {error}"
     return ("skipped", "") if found is None else ("measured", "")
@@ -104,6 +118,7 @@ def measure_runs(
     data: str | None = None,
     model: str | None = None,
     examples: int | None = None,
+    kinds: Sequence[str] = tuple(KINDS),
     again: bool = False,
 ) -> dict[str, int]:
     """Measure every finished run under a folder that kept its weights.
@@ -114,19 +129,19 @@ def measure_runs(
         data: as in `measure_run`.
         model: as in `measure_run`.
         examples: as in `measure_run`.
+        kinds: as in `measure_run`.
         again: as in `measure_run`.
 
     Returns:
         ``{"measured", "skipped", "without weights", "failed"}``: counts of runs. Each failure is printed in one line.
 
     Raises:
-        ValueError: if there is no finished run, ``jobs`` is 0, or ``examples`` is below 2.
+        ValueError: if there is no finished run, ``jobs`` is 0, a kind is unknown, or ``examples`` is below 2.
     """
     from joblib import Parallel, delayed
     from tqdm import tqdm
 
-    if examples is not None and examples < 2:
-        raise ValueError(f"examples must be at least 2, got {examples}")
+    _check(examples, kinds)
     if jobs == 0:
         raise ValueError("jobs must be at least 1, or -1 for every core, got 0")
     records = sorted(Path(folder).rglob("record.json"))
@@ -135,8 +150,9 @@ def measure_runs(
         raise ValueError(f"no finished run under {str(folder)!r}; expected KEY/record.json with status 'done'")
     ready = [path for path in done if (path / "adapter").is_dir()]
     summary = {"measured": 0, "skipped": 0, "without weights": len(done) - len(ready), "failed": 0}
+    options = {"data": data, "model": model, "examples": examples, "kinds": tuple(kinds), "again": again}
     outcomes = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(_attempt)(path, data, model, examples, again) for path in ready
+        delayed(_attempt)(path, options) for path in ready
     )
     with tqdm(total=len(ready), desc="measure", unit="run") as bar:
         for outcome, line in outcomes:

@@ -15,6 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="where the runs' data is now (default: where it was)")
     parser.add_argument("--model", help="where the base model is now (default: where it was)")
     parser.add_argument("--examples", type=int, help="training examples of sharpness, half of curvature (default: 200)")
+    parser.add_argument(
+        "--kinds", nargs="+", default=["geometry", "best", "code"],
+        help="which measures to take (default: geometry best code; code takes longest where training sets are large)",
+    )  # fmt: skip
     parser.add_argument("--again", action="store_true", help="measure again what was measured with these settings")
 
 
@@ -22,7 +26,14 @@ def main(args: argparse.Namespace) -> int:
     """Measure every finished run; what is already measured is skipped, so the same command goes on."""
     from analysis.measuring import measure_runs
 
-    places = {"data": args.data, "model": args.model}
-    summary = measure_runs(args.runs, jobs=args.jobs, **places, examples=args.examples, again=args.again)
+    summary = measure_runs(
+        args.runs,
+        jobs=args.jobs,
+        data=args.data,
+        model=args.model,
+        examples=args.examples,
+        kinds=args.kinds,
+        again=args.again,
+    )
     print(", ".join(f"{count} {what}" for what, count in summary.items()))
     return 1 if summary["failed"] else 0

@@ -77,6 +77,8 @@ def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thre
         assert half == spectra[(spectra["method"] == method) & (spectra["checkpoint"] == "last")]["paper"].item()
     surface = planes(paths[:1], steps=3, examples=8)[0]
     assert surface.title == "cLA"
+    assert set(measure_run(paths[1], kinds=["best"])) == {"intruders_authors", "intruders_paper"}
+    assert not (paths[1] / "measures.json").exists()
     found = measure_run(paths[1])
     assert found["intruders_authors"] == spectra[spectra["method"] == "c3la"].iloc[0]["authors"]
     assert measure_runs(tmp_path) == {"measured": 1, "skipped": 1, "without weights": 0, "failed": 0}
@@ -87,6 +89,8 @@ def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thre
     assert ["examples", 6] in read_json(paths[1] / "measures.json")["settings"]
     with pytest.raises(ValueError, match="examples must be at least 2, got 1"):
         measure_runs(tmp_path, examples=1)
+    with pytest.raises(ValueError, match="kinds must be some of geometry, best, code, got bets"):
+        measure_runs(tmp_path, kinds=["bets"])
     with pytest.raises(ValueError, match="no finished run"):
         measure_runs(tmp_path / "nothing")
 
