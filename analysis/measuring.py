@@ -42,7 +42,7 @@ def measure_run(
         again: measure even if there are measures with the same settings.
 
     Returns:
-        What was measured (residuals, errors and steps are in the files alone), or None if it was there already.
+        What was measured (residuals, errors and steps are in the files alone), or None if nothing was to be measured.
 
     Raises:
         ValueError: if the run cannot be loaded (`analysis.finetune.load_run`), a kind is unknown, or ``examples`` is

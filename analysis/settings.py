@@ -74,7 +74,7 @@ SETTINGS: dict[str, Settings] = {
         max_length=64,
         source="this project, for small BERT encoders on pairs of sentences; rate of adapters chosen between 1e-3 and "
         "3e-3 by the loss on 500 of MRPC's training pairs after training on 1,500 others (LoRA 3 epochs, cLA 4, seed "
-        "100), never on held-out ones; those of full fine-tuning and of the head as in 'text'",
+        "100), never on held-out ones; those of full fine-tuning and of the head as in 'text', batch size not tuned",
     ),
     "roberta": Settings(
         learning_rate=3e-4,
