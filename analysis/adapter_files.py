@@ -47,29 +47,12 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
         ValueError: if the runs have no common base, two are of one method, a model's weights are Conv1D, or the folder
             cannot be written to.
     """
-    from analysis.chains import final_and_best
     from analysis.provenance import provenance
 
     folder = check_writable(folder)
-    base: dict[str, Tensor] = {}
-    rows: list[list[Any]] = []
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
         staging = Path(name)
-        for path in tqdm(list(paths), desc="adapters", unit="run", leave=False, delay=2):
-            places: dict[str, str] = {}
-            for checkpoint, run in final_and_best(path).items():
-                config = run.record["config"]
-                if any(row[0] == config["method"] and row[5] != run.record["key"] for row in rows):
-                    raise ValueError(f"two runs of {config['method']!r} would share a folder; give one run a method")
-                if run.weights.name not in places:
-                    if places and not (run.weights / "adapter_config.json").is_file():
-                        continue
-                    places[run.weights.name] = f"{config['method']}/{checkpoint}"
-                    base = _common_base(run, base)
-                    _write_update(run, staging / places[run.weights.name], names=list(base))
-                where = places[run.weights.name]
-                rows.append([config["method"], config["seed"], checkpoint, where, run.weights.name, run.record["key"]])
-        _write_tensors(staging / "base.safetensors", base)
+        rows = _write_updates(paths, staging)
         files = [file for file in staging.rglob("*") if file.is_file()]
         index = write_result(
             staging / "adapters.json",
@@ -81,6 +64,30 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
     return folder / "adapters.json"
+
+
+def _write_updates(paths: Iterable[str | Path], folder: Path) -> list[list[Any]]:
+    """Write every run's updates and the common base's matrices; return the rows of the list of them."""
+    from analysis.chains import final_and_best
+
+    base: dict[str, Tensor] = {}
+    rows: list[list[Any]] = []
+    for path in tqdm(list(paths), desc="adapters", unit="run", leave=False, delay=2):
+        places: dict[str, str] = {}
+        for checkpoint, run in final_and_best(path).items():
+            config = run.record["config"]
+            if any(row[0] == config["method"] and row[5] != run.record["key"] for row in rows):
+                raise ValueError(f"two runs of {config['method']!r} would share a folder; give one run a method")
+            if run.weights.name not in places:
+                if places and not (run.weights / "adapter_config.json").is_file():
+                    continue
+                places[run.weights.name] = f"{config['method']}/{checkpoint}"
+                base = _common_base(run, base)
+                _write_update(run, folder / places[run.weights.name], names=list(base))
+            where = places[run.weights.name]
+            rows.append([config["method"], config["seed"], checkpoint, where, run.weights.name, run.record["key"]])
+    _write_tensors(folder / "base.safetensors", base)
+    return rows
 
 
 def _common_base(run: LoadedRun, base: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.run_config import content
 from analysis.store import check_writable, config_key, read_json
 from theory.methods import METHODS
 
@@ -58,11 +59,7 @@ def _name(value: Any) -> Any:
     return value["name"] if isinstance(value, Mapping) else value
 
 
-def _content(value: Any) -> Any:
-    return value["fingerprint"] if isinstance(value, Mapping) and "fingerprint" in value else value
-
-
-_NAMED = ("task", "method", "rank", "links", "seed", "model_name", "settings", "learning_rate")
+_NAMED = ("task", "method", "rank", "links", "seed", "learning_rate")
 _CONFIGURATION = ("task", "model", "method", "rank", "links")
 
 
@@ -89,7 +86,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "status": record["status"],
         **{name: config.get(name) for name in ("task", "method", "rank", "links", "seed", "epochs", "learning_rate")},
         "model": config.get("model_name") or _name(config.get("model")),
-        "variant": config_key({name: _content(value) for name, value in config.items() if name not in _NAMED})[:8],
+        "variant": config_key({name: value for name, value in content(config).items() if name not in _NAMED})[:8],
     }
     if record["status"] != "done":
         return {**row, "failure": record["failure"]["message"]}

@@ -18,7 +18,7 @@ from analysis.store import config_key
 from analysis.tasks import DataOptions, task_names
 from theory.methods import get_method
 
-__all__ = ["RunConfig", "fingerprint"]
+__all__ = ["RunConfig", "content", "fingerprint"]
 
 _SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 
@@ -40,6 +40,13 @@ def fingerprint(path: str) -> str:
         if file.name == "config.json":
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def content(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides a recorded configuration's results: data and model by what they hold, names left out."""
+    kept = {name: value for name, value in record.items() if name not in ("model_name", "settings")}
+    places = {name: kept[name]["fingerprint"] for name in ("data", "model") if isinstance(kept.get(name), Mapping)}
+    return kept | places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,13 +220,7 @@ class RunConfig:
 
     def key(self) -> str:
         """Return the hash that names the run: equal for equal results, whatever the paths on this machine."""
-        record = self.as_record()
-        for name in ("data", "model"):
-            if isinstance(record[name], Mapping):
-                record[name] = record[name]["fingerprint"]
-        for name in ("model_name", "settings"):
-            record.pop(name)
-        return config_key(record)
+        return config_key(content(self.as_record()))
 
     def command(self) -> str:
         """Return the command that makes this run again, with DATA and MODEL for local paths.
