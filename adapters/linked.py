@@ -9,7 +9,6 @@ loading one into a chain puts its last r rows back into the live link.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -18,6 +17,8 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from theory.draws import draw_normal
 
 __all__ = ["LinkedFactor", "LinkedLoraConfig", "draw_factor", "link_layers"]
 
@@ -106,16 +107,14 @@ def draw_factor(like: Tensor, *, seed: int, name: str, link: int = 0) -> Tensor:
     r"""Draw A for one link: Gaussian, standard deviation :math:`1/\sqrt{3 n}` (n = in_features).
 
     That is the spread of PEFT's default (Kaiming-uniform), so its learning rates carry over; the draw follows
-    the seed, the module's name and the link alone.
+    the seed, the module's name and the link alone, to the last bit on every processor.
 
     >>> a = draw_factor(torch.empty(2, 3), seed=0, name="q")
     >>> bool((a == draw_factor(torch.empty(2, 3), seed=0, name="q")).all())
     True
     """
-    digest = hashlib.sha256(f"{seed}/{name}/{link}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
-    normal = torch.randn(like.shape, generator=generator, dtype=torch.float32)
-    return (normal / math.sqrt(3 * like.shape[-1])).to(like)
+    std = 1 / math.sqrt(3 * like.shape[-1])
+    return torch.from_numpy(draw_normal(*like.shape, key=f"{seed}/{name}/{link}", std=std)).to(like)
 
 
 def link_layers(model: nn.Module, *, adapter: str, chained: bool, train_a: bool, seed: int) -> None:

@@ -1,22 +1,24 @@
 """The bundled task: scikit-learn's digits, a ViT pretrained on classes 0-4, fine-tuned on classes 5-9.
 
 Every image is real and ships with scikit-learn (1,797 of 8 x 8 pixels), so W0 is truly pretrained and
-dW truly adapts, with no download.
+dW truly adapts, with no download. W0 is committed beside this module: trained anew, it would differ in its last
+digits on another processor, and with it every run and certificate. ``python -m analysis pretrain`` trains it again
+and says how far the two are apart.
 """
 
 from __future__ import annotations
 
 import fcntl
 import functools
+import hashlib
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.store import check_writable, config_key
+from analysis.store import atomic_write_bytes, check_writable, config_key
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +26,17 @@ if TYPE_CHECKING:
 
     from analysis.tasks import DataOptions, Task
 
-__all__ = ["PRETRAINING", "cache_folder", "digits_model", "digits_task", "stack_images"]
+__all__ = [
+    "PRETRAINING",
+    "base_fingerprint",
+    "base_weights",
+    "cache_folder",
+    "digits_model",
+    "digits_task",
+    "pretrain",
+    "stack_images",
+    "write_base",
+]
 
 PRETRAINING: dict[str, Any] = {
     "version": 1,
@@ -44,6 +56,7 @@ PRETRAINING: dict[str, Any] = {
     "weight_decay": 0.01,
     "seed": 0,
 }
+_SHIPPED = Path(__file__).parent / "weights"
 _CLASSES = (5, 6, 7, 8, 9)
 _NUM_TRAIN = 200
 
@@ -121,8 +134,12 @@ def _build(num_labels: int) -> ViTForImageClassification:
     return ViTForImageClassification(ViTConfig(**PRETRAINING["architecture"], num_labels=num_labels))
 
 
-def _pretrain() -> dict[str, torch.Tensor]:
-    """Train on classes 0-4 with AdamW and a linear schedule, on one thread, so the weights are reproducible."""
+def pretrain() -> dict[str, torch.Tensor]:
+    """Train on classes 0-4 as :data:`PRETRAINING` says, with AdamW and a linear schedule; ten seconds on one thread.
+
+    Returns:
+        The state dict without the head. One processor gives the same bits each time, another one others.
+    """
     import torch
     from tqdm import tqdm
 
@@ -153,45 +170,79 @@ def _pretrain() -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("classifier.")}
 
 
-@functools.lru_cache(maxsize=1)
-def _pretrained(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file, save_file
+def base_weights() -> dict[str, torch.Tensor]:
+    """Return the weights pretrained on digits 0-4, without a head.
 
-    path = folder / f"digits-vit-{config_key(PRETRAINING)}.safetensors"
+    The committed file is read where :data:`PRETRAINING` is what it was made with. Training rounds differently on
+    another processor, so another configuration's weights are trained here once and cached in :func:`cache_folder`.
+
+    Raises:
+        ValueError: if the cache cannot be written to, or a file is corrupt.
+    """
+    shipped = _shipped()
+    if shipped.is_file():
+        return _read(shipped, mend="install the package again")
+    return _trained_here(cache_folder() / shipped.name)
+
+
+def _shipped() -> Path:
+    return _SHIPPED / f"digits-vit-{config_key(PRETRAINING)}.safetensors"
+
+
+def base_fingerprint() -> str:
+    """Name the weights of :func:`base_weights` without training them.
+
+    Returns:
+        The first 12 hexadecimal digits of the committed file's SHA-256, or ``"trained-here-<hash of PRETRAINING>"``.
+    """
+    shipped = _shipped()
+    return _sha256(shipped)[:12] if shipped.is_file() else f"trained-here-{config_key(PRETRAINING)}"
+
+
+@functools.lru_cache(maxsize=2)
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _trained_here(path: Path) -> dict[str, torch.Tensor]:
+    check_writable(path.parent)
     if not path.exists():
-        check_writable(folder)
         with open(path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                state = _pretrain()
-                handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-                os.close(handle)
-                try:
-                    save_file(state, temporary, metadata={"format": "pt"})
-                    os.replace(temporary, path)
-                except BaseException:
-                    Path(temporary).unlink(missing_ok=True)
-                    raise
+                write_base(pretrain(), path)
+    return _read(path, mend="delete it to make it again")
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path, *, mend: str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except Exception as error:
-        raise ValueError(f"cached base model {str(path)!r} is corrupt ({error}); delete it to make it again") from None
+        raise ValueError(f"base model {str(path)!r} is corrupt ({error}); {mend}") from None
+
+
+def write_base(state: dict[str, torch.Tensor], path: str | Path) -> Path:
+    """Write a base model's weights as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    return atomic_write_bytes(path, save(state, metadata={"format": "pt"}))
 
 
 def digits_model(*, num_labels: int, seed: int) -> ViTForImageClassification:
-    """Return the ViT pretrained on digits 0-4 with a new head drawn by ``seed``.
-
-    Pretraining takes some ten seconds once; its weights are cached in :func:`cache_folder` under the hash
-    of :data:`PRETRAINING`.
+    """Return the ViT pretrained on digits 0-4 with a new head drawn by ``seed``, the same bits on every processor.
 
     Raises:
-        ValueError: if the cache cannot be written to, or holds a corrupt file.
+        ValueError: see :func:`base_weights`.
     """
     import torch
 
-    state = _pretrained(cache_folder())
+    from analysis.models import redraw
+
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
         model = _build(num_labels)
-    model.load_state_dict(state, strict=False)
+    missing = model.load_state_dict(base_weights(), strict=False).missing_keys
+    redraw(model, missing, seed=seed)
     return model.eval()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.digits import base_fingerprint
 from analysis.run_config import RunConfig
 from analysis.store import read_json
 from analysis.tasks import Task, load_model, load_task
@@ -60,7 +61,8 @@ def load_run(
         checkpoint: name of a snapshot, such as ``"step-000070"``; None takes the final weights.
 
     Raises:
-        ValueError: if the record is missing, corrupt or of a failed run, or its weights were not kept.
+        ValueError: if the record is missing, corrupt or of a failed run, its weights were not kept, or it was trained
+            on another bundled base model than this one.
     """
     folder = Path(path)
     folder = folder.parent if folder.name == "record.json" else folder
@@ -77,6 +79,8 @@ def load_run(
     settings["model"] = str(model) if model else paths.get("model")
     settings["rank"] = settings["rank"] or 1
     config = RunConfig.from_mapping(settings)
+    if config.model is None:
+        _check_base(folder, record["config"].get("model"))
     task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
     base = load_model(task, seed=config.seed)
     dense = get_method(config.method).trains == "weight"
@@ -89,6 +93,19 @@ def load_run(
         weights=weights,
         base_state=state,
     )
+
+
+def _check_base(folder: Path, trained_on: Any) -> None:
+    """Refuse a run of the bundled task whose W0 is not the one at hand: its update was learned on other weights."""
+    stated, here = (
+        (trained_on or {}).get("fingerprint", "none stated, from before W0 was committed"),
+        base_fingerprint(),
+    )
+    if stated != here:
+        raise ValueError(
+            f"run {str(folder)!r} was trained on another base model (fingerprint {stated}; the bundled one is {here}); "
+            "train it again"
+        )
 
 
 def _load_weights(base: torch.nn.Module, folder: Path, *, dense: bool) -> torch.nn.Module:

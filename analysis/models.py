@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.hub import hub_reachable
+from theory.draws import draw_normal
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ __all__ = [
     "load_pretrained",
     "load_tokenizer",
     "quiet_transformers",
+    "redraw",
     "resolve_model",
     "supports_multiple_choice",
 ]
@@ -169,7 +171,33 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> tor
     if kind != "image-classification" and model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = load_tokenizer(spec).pad_token_id
     model.missing_keys = sorted(info["missing_keys"])
+    redraw(model, [*model.missing_keys, *(str(key[0]) for key in info["mismatched_keys"])], seed=seed)
     return model.eval()
+
+
+def redraw(model: torch.nn.Module, names: Iterable[str], *, seed: int) -> None:
+    """Draw new weights by seed and name, so that they are the same bits on every processor.
+
+    What transformers drew at random is drawn again, normal with the configuration's ``initializer_range`` (0.02 where
+    it has none, transformers' own default); what it set to a constant (biases, norms) stays.
+
+    Args:
+        model: a transformers model.
+        names: of its parameters that no checkpoint gave; others are passed over.
+        seed: of the draw.
+    """
+    import torch
+
+    config = getattr(model.config, "get_text_config", lambda: model.config)()
+    std = getattr(model.config, "initializer_range", None) or getattr(config, "initializer_range", None) or 0.02
+    parameters = dict(model.named_parameters())
+    for name in names:
+        parameter = parameters.get(name)
+        if parameter is None or parameter.numel() == 0 or bool((parameter == parameter.reshape(-1)[0]).all()):
+            continue
+        drawn = draw_normal(*parameter.shape, key=f"{seed}/{name}", std=float(std))
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(drawn))
 
 
 def _sees_what_follows(config: Any) -> bool:

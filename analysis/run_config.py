@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from analysis.digits import base_fingerprint
 from analysis.presets import DATASETS, MODELS
 from analysis.settings import get_settings
 from analysis.store import config_key
@@ -216,6 +217,8 @@ class RunConfig:
             if value is not None:
                 shown = Path(value).expanduser().name if Path(value).expanduser().exists() else value
                 record[name] = {"name": shown, "fingerprint": fingerprint(value)}
+        if self.task == "digits" and self.model is None:
+            record["model"] = {"name": record["model_name"], "fingerprint": base_fingerprint()}
         return record
 
     def key(self) -> str:

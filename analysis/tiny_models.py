@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TINY_MODELS", "check_tiny", "tiny_model_folder", "write_tiny_model"]
 
-_VERSION = 1
+_VERSION = 2
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 _VOCABULARY = 256 + len(_SPECIALS)
@@ -135,13 +135,14 @@ def write_tiny_model(name: str, folder: str | Path, *, seed: int = 0) -> Path:
     """
     import torch
 
-    from analysis.models import quiet_transformers
+    from analysis.models import quiet_transformers, redraw
 
     check_tiny(name)
     folder = check_writable(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TINY_MODELS[name]()
+    redraw(model, dict(model.named_parameters()), seed=seed)
     with quiet_transformers():
         model.save_pretrained(str(folder))
     if name.startswith("vit"):

@@ -1,4 +1,4 @@
-"""Fixtures of the analysis tests: a quickly pretrained digits model, small files in publishers' formats."""
+"""Fixtures of the analysis tests: a cache of models, small files in publishers' formats."""
 
 from __future__ import annotations
 
@@ -11,16 +11,11 @@ import torch
 
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of base models of its own, in which digits are pretrained for one epoch only."""
-    from analysis import digits
-
+    """A cache of base models of its own; the bundled one is read from the package."""
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEYOND_LORA_CACHE", str(folder))
-        patch.setitem(digits.PRETRAINING, "epochs", 1)
-        digits._pretrained.cache_clear()
         yield folder
-    digits._pretrained.cache_clear()
 
 
 @pytest.fixture
