@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from analysis.tasks import Task
 
 __all__ = [
+    "ALLOWANCE",
     "GRIDS",
+    "Measured",
     "all_bounds",
     "check_task",
     "count_disagreements",
@@ -103,18 +105,62 @@ def all_bounds(
     }
 
 
-def measure(subspace: Subspace, values: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    """Write w into the model and return its errors on both splits and its probability of each true class."""
+ALLOWANCE = 5.0
+"""Float32 on another processor may be four times as far from the exact value as here, on the other side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a coded model does on a task in float32, and how far another processor's float32 may be from it.
+
+    The distance to float64, whose own rounding is some 10^8 times smaller, is measured on every example;
+    :data:`ALLOWANCE` times the largest is taken to hold everywhere. An example can change sides only if its margin
+    (its true class's logit minus the largest other) is smaller than that.
+
+    Attributes:
+        errors: on the training examples.
+        losses: cross-entropy of the training examples, nats, shape (n,).
+        heldout_errors: on the held-out examples.
+        heldout_predictions: class of each held-out example, shape (m,).
+        near_ties: the larger number of examples, of the two splits, that can change sides.
+        loss_reach: how far a training example's loss can be from the one here, nats.
+    """
+
+    errors: int
+    losses: np.ndarray
+    heldout_errors: int
+    heldout_predictions: np.ndarray
+    near_ties: int
+    loss_reach: float
+
+    def probabilities(self, *, moved: float = 0.0) -> np.ndarray:
+        """Return the probability of each true class, every loss lowered by ``moved`` (but not below 0)."""
+        return np.clip(np.exp(-(self.losses - moved)), 0.0, 1.0)
+
+
+def measure(subspace: Subspace, values: Mapping[str, Any], task: Task) -> Measured:
+    """Write w into the model and measure it on both splits, in float32 and, for the distance, in float64."""
     from analysis.evaluation import evaluate
 
     subspace.write(values)
-    train, heldout = (evaluate(subspace.model, task, split) for split in (task.train, task.heldout))
-    return {
-        "errors": int(train.errors.sum()),
-        "probabilities": np.clip(np.exp(-train.losses), 0.0, 1.0),
-        "heldout_errors": int(heldout.errors.sum()),
-        "heldout_predictions": heldout.predictions,
-    }
+    model, splits = subspace.model, (task.train, task.heldout)
+    train, heldout = here = [evaluate(model, task, split) for split in splits]
+    try:
+        exact = [evaluate(model.double(), task, split) for split in splits]
+    finally:
+        model.float()  # back to the same bits: every float32 is a float64
+    near_ties = max(
+        int((np.abs(a.margins) <= ALLOWANCE * np.abs(a.margins - b.margins).max()).sum())
+        for a, b in zip(here, exact, strict=True)
+    )
+    return Measured(
+        errors=int(train.errors.sum()),
+        losses=train.losses,
+        heldout_errors=int(heldout.errors.sum()),
+        heldout_predictions=heldout.predictions,
+        near_ties=near_ties,
+        loss_reach=ALLOWANCE * float(np.abs(train.losses - exact[0].losses).max()),
+    )
 
 
 def full_precision_bound(disagreements: int, errors: int, *, bits: int, task: Task, delta: float, slack: int) -> float:
@@ -125,9 +171,9 @@ def full_precision_bound(disagreements: int, errors: int, *, bits: int, task: Ta
     return float(disagreement_bound(surrogate, disagreement, num_unlabelled=m, delta=delta / 2))
 
 
-def count_disagreements(full: Mapping[str, Any], measured: Mapping[str, Any]) -> int:
+def count_disagreements(full: Measured, measured: Measured) -> int:
     """Count the held-out inputs on which two measured models predict different classes."""
-    return int((full["heldout_predictions"] != measured["heldout_predictions"]).sum())
+    return int((full.heldout_predictions != measured.heldout_predictions).sum())
 
 
 def to_text(w: np.ndarray) -> str:

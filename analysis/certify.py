@@ -58,7 +58,7 @@ def certify(
     grid: str = "standard",
     options: TrainingOptions | None = None,
     overlap: Literal["error", "drop-train", "drop-heldout"] = "error",
-    slack: int = 0,
+    slack: int | None = None,
 ) -> dict[str, Any]:
     r"""Train a short code for each choice, and certify the one whose bound is least.
 
@@ -75,7 +75,8 @@ def certify(
         options: how to train.
         overlap: what to do about inputs that are in both splits.
         slack: errors added to the count before it is certified, so that a machine whose arithmetic
-            rounds differently can still verify; the bound pays for it.
+            rounds differently can still verify; the bound pays for it. None takes the number of examples that
+            rounding can move to the other side (:class:`analysis.certificate_parts.Measured`).
 
     Returns:
         The certificate, a record for JSON; ``certificate["bound"]`` is the number to quote.
@@ -84,7 +85,8 @@ def certify(
         ValueError: for a task that is no classification, fewer than 2 examples, delta not strictly
             between 0 and 1, overlapping splits, a choice off the grid.
     """
-    delta, slack = check_probability("delta", delta), check_integer("slack", slack, minimum=0)
+    delta = check_probability("delta", delta)
+    slack = None if slack is None else check_integer("slack", slack, minimum=0)
     if grid not in GRIDS:
         raise ValueError(f"grid must be one of {', '.join(GRIDS)}; got {grid!r}")
     if not choices:
@@ -108,7 +110,7 @@ def certify(
 
 
 def _candidate(
-    task: Task, choice: dict[str, Any], *, grid: str, delta: float, options: TrainingOptions | None, slack: int
+    task: Task, choice: dict[str, Any], *, grid: str, delta: float, options: TrainingOptions | None, slack: int | None
 ) -> dict[str, Any]:
     subspace, base_fingerprint = start_of(task, choice)
     run = train_short_code(subspace, task, choice, options=options)
@@ -117,7 +119,9 @@ def _candidate(
     full = measure(subspace, run.full_precision, task)
     measured = measure(subspace, {group: part.values for group, part in decoded.groups.items()}, task)
     n, m, bits, differ = len(task.train), len(task.heldout), 8 * len(word), count_disagreements(full, measured)
-    bounds = all_bounds(measured["errors"], measured["probabilities"], bits=bits, task=task, delta=delta, slack=slack)
+    near_ties = max(full.near_ties, measured.near_ties)
+    given: dict[str, Any] = {"bits": bits, "task": task, "delta": delta, "slack": near_ties if slack is None else slack}
+    bounds = all_bounds(measured.errors, measured.probabilities(), **given)
     return {
         "schema": 1,
         "kind": "prefix code of an adapter in a random subspace",
@@ -131,18 +135,19 @@ def _candidate(
                  "bits_by_part": parts, "numbers": sum(choice[f"{group}_numbers"] for group in GROUPS)},
         "delta": delta,
         "assumptions": list(ASSUMPTIONS),
-        "empirical": {"errors": measured["errors"], "slack": slack, "error": measured["errors"] / n},
+        "empirical": {"errors": measured.errors, "slack": given["slack"], "error": measured.errors / n},
+        "rounding": {"near_ties": near_ties, "loss_reach": measured.loss_reach},
         "bounds": bounds,
         "bound": bounds["zero_one"]["bound"],
-        "heldout": _heldout(measured["heldout_errors"], m, delta),
+        "heldout": _heldout(measured.heldout_errors, m, delta),
         "majority_error": _majority(task),
         "chance_error": 1 - 1 / task.num_labels,
         "full_precision": {
             "numbers": {group: to_text(w) for group, w in run.full_precision.items()},
-            "train_error": full["errors"] / n,
-            "heldout_error": full["heldout_errors"] / m,
+            "train_error": full.errors / n,
+            "heldout_error": full.heldout_errors / m,
             "disagreements": differ,
-            "bound": full_precision_bound(differ, measured["errors"], bits=bits, task=task, delta=delta, slack=slack),
+            "bound": full_precision_bound(differ, measured.errors, **given),
         },
         "seconds_per_step": run.seconds_per_step,
     }  # fmt: skip

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRETRAINING",
+    "BaseDistance",
+    "base_distance",
     "base_fingerprint",
     "base_weights",
     "cache_folder",
@@ -229,6 +232,48 @@ def write_base(state: dict[str, torch.Tensor], path: str | Path) -> Path:
     from safetensors.torch import save
 
     return atomic_write_bytes(path, save(state, metadata={"format": "pt"}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseDistance:
+    """How far two base models are apart.
+
+    Attributes:
+        relative: Frobenius norm of the difference of all weights over that of the second model.
+        largest: largest difference of a weight.
+        cosine: mean over the images of digits 5-9 of the cosine of the two models' features (the class token's).
+    """
+
+    relative: float
+    largest: float
+    cosine: float
+
+
+def base_distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> BaseDistance:
+    """Compare two base models of the digits, weight by weight and by what they make of images.
+
+    Raises:
+        ValueError: if they do not have the same weights by name and shape.
+    """
+    import torch
+
+    if {name: w.shape for name, w in one.items()} != {name: w.shape for name, w in other.items()}:
+        raise ValueError("one and other must be base models of one architecture: their weights differ in name or shape")
+    apart = torch.cat([(one[name] - other[name]).double().reshape(-1) for name in one])
+    size = torch.cat([w.double().reshape(-1) for w in other.values()])
+    images, targets = _images()
+    pixels = torch.from_numpy(images[np.isin(targets, _CLASSES)])
+    features = []
+    for state in (one, other):
+        with torch.random.fork_rng(devices=[]):
+            model = _build(len(_CLASSES)).eval()
+        model.load_state_dict(state, strict=False)
+        with torch.no_grad():
+            features.append(model.vit(pixel_values=pixels).last_hidden_state[:, 0])
+    cosine = torch.nn.functional.cosine_similarity(*features).double().mean()
+    return BaseDistance(
+        relative=float(apart.norm() / size.norm()), largest=float(apart.abs().max()), cosine=float(cosine)
+    )
 
 
 def digits_model(*, num_labels: int, seed: int) -> ViTForImageClassification:

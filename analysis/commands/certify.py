@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--batch-size", type=int, default=32)
     training.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--delta", type=float, default=0.05, help="failure probability")
-    parser.add_argument("--slack", type=int, default=0, help="errors added, so that other machines can verify")
+    parser.add_argument(
+        "--slack",
+        type=int,
+        help="errors added, so that other machines can verify (default: as many as rounding can move)",
+    )
     parser.add_argument(
         "--overlap",
         default="error",

@@ -25,13 +25,9 @@ def main(args: argparse.Namespace) -> int:
     width = max(len(check.name) for check in checks)
     for check in checks:
         print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name.ljust(width)}  {check.detail}")
-    if not all(check.passed for check in checks):
-        if any(check.name == "data" and not check.passed for check in checks):
-            print(
-                "The data are not those of the certificate: give the options of the command that made it, which are in"
-            )
-            print(f"its provenance: {record.get('provenance', {}).get('command', 'not recorded')}")
-        print("REJECTED")
+    failed = next((check for check in checks if not check.passed), None)
+    if failed is not None:
+        print(f"REJECTED at {failed.name}. {failed.advice}")
         return 1
     print(f"ACCEPTED: error at most {record['bound']:.4f} with probability {1 - record['delta']:g} over the sample")
     return 0
