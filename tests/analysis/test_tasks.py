@@ -39,38 +39,6 @@ def test_digits_split_is_fixed_by_seed_disjoint_and_complete():
     assert task.max_loss == math.log(50)
 
 
-def test_digits_base_is_pretrained_once_and_only_the_head_follows_the_seed(model_cache: Path):
-    task = load_task("digits")
-    first, second, same = load_model(task, seed=0), load_model(task, seed=1), load_model(task, seed=0)
-    for name, value in first.state_dict().items():
-        assert torch.equal(value, same.state_dict()[name])
-        if not name.startswith("classifier"):
-            assert torch.equal(value, second.state_dict()[name])
-    assert not torch.equal(first.classifier.weight, second.classifier.weight)
-    assert len(list(model_cache.glob("digits-vit-*.safetensors"))) == 1
-    assert not first.training
-
-
-def test_digits_pretraining_moves_the_weights_and_learns_its_own_classes():
-    from analysis import digits
-
-    fresh = torch.manual_seed(0) and digits._build(5)
-    trained = load_model(load_task("digits"))
-    moved = (trained.vit.layers[0].attention.q_proj.weight - fresh.vit.layers[0].attention.q_proj.weight).norm()
-    assert moved > 0.1
-
-
-def test_a_corrupt_cached_model_is_named(tmp_path: Path, monkeypatch):
-    from analysis import digits
-    from analysis.store import config_key
-
-    monkeypatch.setenv("BEYOND_LORA_CACHE", str(tmp_path))
-    path = tmp_path / f"digits-vit-{config_key(digits.PRETRAINING)}.safetensors"
-    path.write_bytes(b"not safetensors")
-    with pytest.raises(ValueError, match="is corrupt"):
-        load_model(load_task("digits"))
-
-
 def test_trec_loads_latin_1_with_coarse_and_fine_labels(trec_folder: Path):
     coarse = load_task("trec", data=trec_folder, model="tiny:bert")
     fine = load_task("trec50", data=trec_folder, model="tiny:bert")
