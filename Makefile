@@ -1,5 +1,6 @@
 # Everything a newcomer needs: `make report` and `make test`. See `make help`.
-PYTHON ?= python3.11
+# The Python that makes .venv: newest is the newest supported one in PATH (tools/find_python.sh); or name one.
+PYTHON ?= newest
 PROFILE ?= default
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -11,15 +12,14 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install report test lint figures notebooks check-notebooks peers bench conformance site clean
+.PHONY: help install report test test-oldest test-newest lint figures notebooks check-notebooks peers bench conformance site clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  PROFILE=smoke|default|full scales the notebooks (now: $(PROFILE))"
 
 $(STAMP): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; give another with PYTHON=..."; exit 2; }
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@test -x $(PY) || { python=$$(sh tools/find_python.sh $(PYTHON)) && "$$python" -m venv $(VENV); }
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -35,6 +35,20 @@ test: install lint  ## linter, types, tests, notebooks at PROFILE=smoke, report
 	$(PY) -m pytest -n $(JOBS) --durations=10
 	$(MAKE) --no-print-directory check-notebooks PROFILE=smoke
 	$(PY) report/build.py --check
+
+# Environments of their own, brought up to date each time; tools/constraints.py says what is held at which release.
+# The oldest set runs on the oldest Python, for which all its releases have wheels. Its torch may be a CUDA build.
+test-oldest: PYTHON_OF_RANGE = $(PYTHON:newest=oldest)
+test-newest: PYTHON_OF_RANGE = $(PYTHON)
+test-oldest:  ## the tests with the lowest releases that pyproject.toml allows, in .venv-oldest
+test-newest:  ## the tests with the highest ones, torch at the lock's, in .venv-newest
+test-oldest test-newest: test-%:
+	@test -x .venv-$*/bin/python || \
+	  { python=$$(sh tools/find_python.sh $(PYTHON_OF_RANGE)) && "$$python" -m venv .venv-$*; }
+	.venv-$*/bin/python tools/constraints.py $* >.venv-$*/constraints.txt
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+	  -c .venv-$*/constraints.txt -e '.[dev]'
+	.venv-$*/bin/python -m pytest -n $(JOBS)
 
 lint: install  ## ruff and mypy
 	$(VENV)/bin/ruff check .
