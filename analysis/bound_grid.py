@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import product
 from typing import Any
 
@@ -19,7 +18,6 @@ __all__ = [
     "TRAINING_EXAMPLES",
     "beyond_frame",
     "errata_frame",
-    "evaluation_seconds",
     "paper_pairs",
     "result",
     "table1_frame",
@@ -99,19 +97,6 @@ def table1_frame(*, rank: int = 16, bits: float = 16, links: int = 3, sigma: flo
     return pd.DataFrame(rows)
 
 
-def evaluation_seconds(*, repeats: int = 7) -> float:
-    """Time every bound of every method for Llama3-8B's 64 adapted matrices, the fastest of some repeats."""
-    shapes = layers.for_model("llama3-8b")
-    network = bounds.Network(base_norms=np.full(len(shapes), 3.0), radius=10.0)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for key in METHODS:
-            bounds.evaluate(shapes, method=key, num_examples=9_074, links=3, network=network, update_norms=0.1)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
 def result(
     *, rank: int = 16, bits: float = 16, links: int = 3, networks: int = 10_000, steps: int = 400, seed: int = 0
 ) -> dict[str, Any]:
@@ -145,7 +130,6 @@ def result(
         "stress-violations": stressed.violations,
         "stress-largest-ratio": float(stressed.ratios.max()),
         "search-largest-ratio": max(climb.ratio for climb in climbs.values()),
-        "milliseconds-llama3": 1000 * evaluation_seconds(),
     }
     for method in ("lora", "cla", "rac"):
         one = frame[(frame["model"] == "roberta-base") & (frame["dataset"] == "MRPC") & (frame["method"] == method)]

@@ -82,7 +82,7 @@ SECTIONS = (
         "how far training can move a network's output (its Theorem 1). Theorem 1 as typeset has errata; mended, it is "
         "tried on random networks and by a search for the worst one. Table 1 is evaluated for the paper's own models "
         "and data sets: a bound above one says nothing about a loss between zero and one.",
-        ("bounds",),
+        ("bounds", "bench_bounds"),
     ),
     Section(
         "exact",
@@ -167,6 +167,7 @@ _PRINTED = ("published_agreement/performance", "published_agreement/generalizati
 _TOPICS = {
     "agreement": "Comparison",
     "bench_adapters": "Adapter benchmark",
+    "bench_bounds": "Benchmark of the bounds",
     "bench_curvature": "Curvature benchmark",
     "bench_landscape": "Landscape benchmark",
     "bench_spectra": "Spectrum benchmark",

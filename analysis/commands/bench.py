@@ -7,8 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-HELP = "benchmarks: adapters, landscape, curvature, spectra against peers; streaming of 8B numbers; sweeps on workers"
-TOPICS = ("adapters", "landscape", "curvature", "spectra", "streaming", "sweep")
+HELP = "benchmarks: bounds, adapters, landscape, curvature, spectra against peers; streaming of 8B numbers; sweeps"
+TOPICS = ("bounds", "adapters", "landscape", "curvature", "spectra", "streaming", "sweep")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

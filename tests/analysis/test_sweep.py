@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,21 +23,25 @@ from pathlib import Path
 from analysis.sweep import sweep
 
 def cell(values, folder):
-    log = Path(values["log"])
-    with log.open("a") as file:
+    home = Path(values["home"])
+    with (home / "log").open("a") as file:
         file.write(f"start {values['i']} {os.getpid()}\\n")
-    time.sleep(values["seconds"])
-    with log.open("a") as file:
+    limit = time.monotonic() + 600
+    while not ((home / "all-may-go").exists() or (home / f"may-go-{values['i']}").exists()):
+        assert time.monotonic() < limit, "nobody let this cell go: the test is gone"
+        time.sleep(0.01)
+    with (home / "log").open("a") as file:
         file.write(f"end {values['i']} {os.getpid()}\\n")
-    return {"config": dict(values), "timing": {"total_seconds": values["seconds"]}}
+    return {"config": dict(values)}
 
-folder, log, count, seconds, backend, address = sys.argv[1:]
-cells = [{"i": i, "log": log, "seconds": float(seconds)} for i in range(int(count))]
+home, count, backend, address = sys.argv[1:]
+cells = [{"i": i, "home": home} for i in range(int(count))]
 if __name__ == "__main__":
-    report = sweep(cells, cell, folder=folder, backend=backend, workers=2, scheduler=address or None, threads=0,
-                   progress=False)
+    report = sweep(cells, cell, folder=Path(home) / "runs", backend=backend, workers=2, scheduler=address or None,
+                   threads=0, progress=False)
     print(report)
 """
+"""A sweep of cells that wait, once begun, until the test lets them go: what is at work, and where, is never luck."""
 
 CLUSTER = """
 import sys, time
@@ -58,10 +61,9 @@ def driver(tmp_path: Path):
     script.write_text(DRIVER)
     started: list[subprocess.Popen] = []
 
-    def start(*, count: int, seconds: float, backend: str = "loky", address: str = "") -> subprocess.Popen:
-        words = [tmp_path / "runs", tmp_path / "log", count, seconds, backend, address]
+    def start(*, count: int, backend: str = "loky", address: str = "") -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, str(script), *map(str, words)],
+            [sys.executable, str(script), str(tmp_path), str(count), backend, address],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -78,30 +80,47 @@ def driver(tmp_path: Path):
 
 
 def events(folder: Path, kind: str) -> list[tuple[int, int]]:
+    """Return (cell, process) of every start or end, in order."""
     log = folder / "log"
     lines = log.read_text().splitlines() if log.exists() else []
     return [(int(line.split()[1]), int(line.split()[2])) for line in lines if line.startswith(kind)]
 
 
-def wait_for(condition, *, seconds: float = 30.0) -> None:
+def at_work(folder: Path) -> dict[int, int]:
+    """Return cell -> the process that began it last, of the cells that are not recorded."""
+    done = recorded(folder)
+    return {cell: process for cell, process in events(folder, "start") if cell not in done}
+
+
+def let_go(folder: Path, *cells: int) -> None:
+    for name in [f"may-go-{cell}" for cell in cells] or ["all-may-go"]:
+        (folder / name).touch()
+
+
+def wait_for(condition, *processes: subprocess.Popen, seconds: float = 300.0) -> None:
+    """Wait until the condition holds; the limit, for a machine however busy, only keeps a failure from hanging."""
     limit = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < limit, "the sweep did not get there in time"
+        for process in processes:
+            assert process.poll() is None, f"the sweep ended too early: {process.stderr.read()}"
+        assert time.monotonic() < limit, f"the sweep did not get there in {seconds:g} seconds"
         time.sleep(0.02)
+
+
+def finish(process: subprocess.Popen, *, seconds: float = 300.0) -> str:
+    """Wait for a sweep's end, which must be a good one, and return its output."""
+    output, errors = process.communicate(timeout=seconds)
+    assert process.returncode == 0, errors
+    return output
 
 
 def recorded(folder: Path) -> set[int]:
     return {read_json(path)["config"]["i"] for path in (folder / "runs").glob("*/record.json")}
 
 
-def assert_each_finished_once(folder: Path, count: int, *, safe: set[int] | None = None) -> None:
-    """Cells are finished when recorded: those in ``safe`` (by default all) ran once, every cell has its record.
-
-    A kill may fall between a cell's last line and its record; such a cell counts as open and runs again.
-    """
-    ends = Counter(i for i, _ in events(folder, "end"))
-    assert set(ends) == set(range(count))
-    assert all(ends[i] == 1 for i in (range(count) if safe is None else safe))
+def assert_each_finished_once(folder: Path, count: int) -> None:
+    ends = [cell for cell, _ in events(folder, "end")]
+    assert sorted(ends) == list(range(count))
     records = [read_json(path) for path in (folder / "runs").glob("*/record.json")]
     assert sorted(record["config"]["i"] for record in records) == list(range(count))
     assert not list((folder / "runs").rglob("*.tmp"))
@@ -150,55 +169,60 @@ def test_a_second_sweep_computes_nothing_and_a_retry_only_what_failed(tmp_path: 
 
 
 def test_killed_workers_cost_no_finished_cell(tmp_path: Path, driver):
-    process = driver(count=10, seconds=0.3)
-    for kill in range(2):
-        known = {pid for _, pid in events(tmp_path, "start")} if kill else set()
-        # A worker that the first kill did not know of: the pool was made anew, and is at work.
-        wait_for(lambda k=known: {pid for _, pid in events(tmp_path, "start")} - k and recorded(tmp_path))
-        safe = recorded(tmp_path)
-        os.kill(next(pid for _, pid in reversed(events(tmp_path, "start")) if pid not in known), signal.SIGKILL)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert_each_finished_once(tmp_path, 10, safe=safe)
-    assert "restarts=0" not in output
+    process = driver(count=6)
+    known: set[int] = set()
+
+    def fresh() -> set[int]:
+        """Workers that the last kill did not know of: the pool was made anew, and is at work."""
+        return set(at_work(tmp_path).values()) - known
+
+    for done in ({0}, {0, 1}):
+        let_go(tmp_path, *done)
+        wait_for(lambda d=done: recorded(tmp_path) == d and len(fresh()) == 2, process)
+        victim, *_ = fresh()
+        known = {worker for _, worker in events(tmp_path, "start")}
+        os.kill(victim, signal.SIGKILL)
+    let_go(tmp_path)
+    output = finish(process)
+    assert_each_finished_once(tmp_path, 6)
+    assert "restarts=2" in output
 
 
 def test_a_killed_parent_loses_no_finished_cell_and_its_successor_repeats_none(tmp_path: Path, driver):
-    first = driver(count=10, seconds=0.2)
-    wait_for(lambda: len(events(tmp_path, "end")) >= 3)
+    first = driver(count=5)
+    let_go(tmp_path, 0, 1, 2)
+    wait_for(lambda: recorded(tmp_path) == {0, 1, 2} and set(at_work(tmp_path)) == {3, 4}, first)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    done_before = len(list((tmp_path / "runs").glob("*/record.json")))
-    assert 0 < done_before < 10
-    second = driver(count=10, seconds=0.2)
-    _, errors = second.communicate(timeout=60)
-    assert second.returncode == 0, errors
-    records = list((tmp_path / "runs").glob("*/record.json"))
-    assert len(records) == 10
-    # A cell may end in the instant before its record is written; its computation is then lost, never its record.
-    ends = Counter(i for i, _ in events(tmp_path, "end"))
-    assert set(ends) == set(range(10))
-    assert sum(ends.values()) <= 10 + 2
+    let_go(tmp_path)
+    output = finish(driver(count=5))
+    assert "skipped=3, done=2" in output
+    assert_each_finished_once(tmp_path, 5)
 
 
 def test_a_parent_killed_alone_leaves_workers_whose_cells_are_not_repeated(tmp_path: Path, driver):
-    first = driver(count=6, seconds=0.8)
-    wait_for(lambda: len(events(tmp_path, "start")) >= 2)
+    first = driver(count=4)
+    wait_for(lambda: set(at_work(tmp_path)) == {0, 1}, first)
+    survivors = at_work(tmp_path)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    second = driver(count=6, seconds=0.8)
-    _, errors = second.communicate(timeout=60)
+    second = driver(count=4)
+    let_go(tmp_path, 2, 3)
+    wait_for(lambda: recorded(tmp_path) == {2, 3}, second)
+    let_go(tmp_path, 0, 1)
+    finish(second)
     os.killpg(first.pid, signal.SIGKILL)
-    assert second.returncode == 0, errors
-    assert_each_finished_once(tmp_path, 6)
+    assert_each_finished_once(tmp_path, 4)
+    assert survivors.items() <= dict(events(tmp_path, "end")).items()
 
 
 def test_two_parents_share_one_folder(tmp_path: Path, driver):
-    both = [driver(count=12, seconds=0.1) for _ in range(2)]
+    both = [driver(count=8) for _ in range(2)]
+    wait_for(lambda: len(set(at_work(tmp_path).values())) == 4, *both)
+    let_go(tmp_path)
     for process in both:
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-    assert_each_finished_once(tmp_path, 12)
+        finish(process)
+    assert_each_finished_once(tmp_path, 8)
 
 
 def test_a_cell_that_kills_its_worker_is_recorded_and_the_others_go_on(tmp_path: Path):
@@ -228,29 +252,34 @@ def test_dask_goes_on_when_a_worker_dies(tmp_path: Path, driver):
     )
     try:
         address, *pids = cluster.stdout.readline().split()
-        process = driver(count=8, seconds=0.4, backend="dask", address=address)
-        wait_for(lambda: len(recorded(tmp_path)) >= 2)
-        assert {pid for _, pid in events(tmp_path, "start")} == {int(pid) for pid in pids}
-        safe = recorded(tmp_path)
+        workers = set(map(int, pids))
+        process = driver(count=8, backend="dask", address=address)
+
+        def all_at_work(done: int) -> bool:
+            return len(recorded(tmp_path)) == done and set(at_work(tmp_path).values()) == workers
+
+        wait_for(lambda: all_at_work(0), process)
+        let_go(tmp_path, *at_work(tmp_path))
+        wait_for(lambda: all_at_work(2), process)
         os.kill(int(pids[0]), signal.SIGKILL)
-        _, errors = process.communicate(timeout=90)
-        assert process.returncode == 0, errors
-        assert_each_finished_once(tmp_path, 8, safe=safe)
+        let_go(tmp_path)
+        finish(process)
+        assert_each_finished_once(tmp_path, 8)
     finally:
-        cluster.communicate(input="", timeout=30)
+        cluster.communicate(input="", timeout=300)
 
 
 def test_ray_finishes_each_cell_once_and_goes_on_after_it_was_killed(tmp_path: Path, driver):
     pytest.importorskip("ray")
-    process = driver(count=6, seconds=0.4, backend="ray")
-    wait_for(lambda: len(recorded(tmp_path)) >= 2, seconds=120)
+    process = driver(count=6, backend="ray")
+    let_go(tmp_path, 0, 1)
+    wait_for(lambda: recorded(tmp_path) == {0, 1} and len(at_work(tmp_path)) == 2, process)
     process.kill()
-    process.communicate(timeout=60)
-    safe = recorded(tmp_path)
-    successor = driver(count=6, seconds=0.4, backend="ray")
-    _, errors = successor.communicate(timeout=240)
-    assert successor.returncode == 0, errors
-    assert_each_finished_once(tmp_path, 6, safe=safe)
+    process.communicate(timeout=300)
+    successor = driver(count=6, backend="ray")
+    let_go(tmp_path)
+    finish(successor)
+    assert_each_finished_once(tmp_path, 6)
 
 
 def test_a_claim_excludes_others_and_dies_with_its_holder(tmp_path: Path):
