@@ -1,5 +1,5 @@
 # Everything a newcomer needs: `make report` and `make test`. See `make help`.
-# The Python that makes .venv: newest is the newest supported one in PATH (tools/find_python.sh); or name one.
+# The Python that makes .venv: newest is the newest supported one in PATH (tests/environment/find_python.sh); or name one.
 PYTHON ?= newest
 PROFILE ?= default
 VENV := .venv
@@ -12,14 +12,14 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install report test test-oldest test-newest lint figures notebooks check-notebooks peers bench conformance site clean
+.PHONY: help install report test test-elsewhere test-oldest test-newest lint figures notebooks check-notebooks peers bench conformance site clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  PROFILE=smoke|default|full scales the notebooks (now: $(PROFILE))"
 
 $(STAMP): requirements.lock pyproject.toml
-	@test -x $(PY) || { python=$$(sh tools/find_python.sh $(PYTHON)) && "$$python" -m venv $(VENV); }
+	@test -x $(PY) || { python=$$(sh tests/environment/find_python.sh $(PYTHON)) && "$$python" -m venv $(VENV); }
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -31,12 +31,17 @@ report: install  ## run every notebook at PROFILE, then build report/report.pdf
 	$(MAKE) --no-print-directory check-notebooks PROFILE=$(PROFILE)
 	$(PY) report/build.py
 
-test: install lint  ## linter, types, tests, notebooks at PROFILE=smoke, report
+test: install lint  ## linter, types, tests (some as other processors would), notebooks, report
 	$(PY) -m pytest -n $(JOBS) --durations=10
+	$(PY) tests/environment/elsewhere.py --processors torch onednn arrays threads --jobs $(JOBS)
 	$(MAKE) --no-print-directory check-notebooks PROFILE=smoke
 	$(PY) report/build.py --check
 
-# Environments of their own, brought up to date each time; tools/constraints.py says what is held at which release.
+test-elsewhere: install  ## tests and notebooks as other processors would run them
+	$(PY) tests/environment/elsewhere.py --checks committed notebooks
+	$(PY) tests/environment/elsewhere.py --checks suite --processors threads old
+
+# Environments of their own, brought up to date each time; tests/environment/constraints.py says what is held at which release.
 # The oldest set runs on the oldest Python, for which all its releases have wheels. Its torch may be a CUDA build.
 test-oldest: PYTHON_OF_RANGE = $(PYTHON:newest=oldest)
 test-newest: PYTHON_OF_RANGE = $(PYTHON)
@@ -44,8 +49,8 @@ test-oldest:  ## the tests with the lowest releases that pyproject.toml allows, 
 test-newest:  ## the tests with the highest ones, torch at the lock's, in .venv-newest
 test-oldest test-newest: test-%:
 	@test -x .venv-$*/bin/python || \
-	  { python=$$(sh tools/find_python.sh $(PYTHON_OF_RANGE)) && "$$python" -m venv .venv-$*; }
-	.venv-$*/bin/python tools/constraints.py $* >.venv-$*/constraints.txt
+	  { python=$$(sh tests/environment/find_python.sh $(PYTHON_OF_RANGE)) && "$$python" -m venv .venv-$*; }
+	.venv-$*/bin/python tests/environment/constraints.py $* >.venv-$*/constraints.txt
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
 	  -c .venv-$*/constraints.txt -e '.[dev]'
 	.venv-$*/bin/python -m pytest -n $(JOBS)

@@ -27,7 +27,7 @@ def _fake(folder: Path, name: str, version: str | None = None, lacks: str | None
 
 def _find(what: str, *folders: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PATH": os.pathsep.join(map(str, folders))}
-    command = [SHELL, ROOT / "tools" / "find_python.sh", what]
+    command = [SHELL, ROOT / "tests" / "environment" / "find_python.sh", what]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -87,7 +87,7 @@ def test_a_named_python_is_taken_from_3_11_on_and_nothing_else_in_its_place(tmp_
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
 def test_make_install_stops_with_that_line_and_exit_2(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    shutil.copytree(ROOT / "tests" / "environment", tmp_path / "tests" / "environment")
     for name in ("requirements.lock", "pyproject.toml"):
         (tmp_path / name).touch()
     (tmp_path / "bin").mkdir()

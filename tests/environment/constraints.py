@@ -1,4 +1,4 @@
-"""Constraints for pip at both ends of the ranges in pyproject.toml: ``python tools/constraints.py oldest|newest``.
+"""Constraints for pip at both ends of the ranges in pyproject.toml: ``constraints.py oldest|newest`` prints them.
 
 ``oldest`` holds every runtime dependency (Dask's too) at its lower bound and the test tools at the lock's releases;
 ``newest`` holds torch alone, at the lock's release, the last one with a CPU build.
@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def lines(end: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Run the checks as other processors would: ``python tests/elsewhere.py``, or ``make test-elsewhere``.
+"""Run the checks as other processors would: ``python tests/environment/elsewhere.py``, or ``make test-elsewhere``.
 
 Numerical libraries choose their kernels by the processor, and kernels round differently. Each imitated processor below
 takes choices away through the libraries' own variables, so one machine can see what others would. What cannot be
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 X86 = platform.machine() in ("x86_64", "AMD64")
 _SUMMARY = re.compile(r"^(?=.*\b(?:passed|failed|error|errors|skipped)\b)[\w ,.:]*in [\d.]+s", re.M)
 
@@ -32,26 +32,26 @@ def numpy_features() -> str:
 
 
 def processors() -> dict[str, dict[str, str]]:
-    """Return each imitated processor's variables, one axis at a time and then all at once.
+    """Return each imitated processor's variables: one axis at a time, then all of them at once.
 
-    torch's own kernels and MKL's; oneDNN's; NumPy's and OpenBLAS's; the C library's mathematics; threads.
+    here: nothing changed; torch: torch's and MKL's kernels without AVX; onednn: oneDNN's; arrays: NumPy's and
+    OpenBLAS's, and the C library's mathematics; threads: two instead of one; old: all without AVX.
     """
     torch = {"ATEN_CPU_CAPABILITY": "default"}
-    onednn = {"ONEDNN_MAX_CPU_ISA": "SSE41"} if X86 else {"ONEDNN_MAX_CPU_ISA": "DEFAULT"}
-    arrays = {"NPY_DISABLE_CPU_FEATURES": numpy_features()}
-    libc = {}
+    onednn, arrays, libc = {}, {"NPY_DISABLE_CPU_FEATURES": numpy_features()}, {}
     if X86:
         torch |= {"MKL_CBWR": "COMPATIBLE", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+        onednn = {"ONEDNN_MAX_CPU_ISA": "SSE41"}
         arrays |= {"OPENBLAS_CORETYPE": "Nehalem"}
         libc = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2_Usable,-FMA_Usable,-AVX2,-FMA,-FMA4"}
     two = {f"{library}_NUM_THREADS": "2" for library in ("OMP", "MKL", "OPENBLAS")}
     return {
-        "this processor": {},
-        "torch and MKL without AVX": torch,
-        "oneDNN without AVX": onednn,
-        "NumPy, OpenBLAS and libm without AVX": arrays | libc,
-        "two threads": two,
-        "all without AVX": torch | onednn | arrays | libc,
+        "here": {},
+        "torch": torch,
+        "onednn": onednn,
+        "arrays": arrays | libc,
+        "threads": two,
+        "old": torch | onednn | arrays | libc,
     }
 
 
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     known = list(processors())
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processors", nargs="+", default=known, choices=known, metavar="NAME",
-                        help=f"some of: {'; '.join(known)} (default: all)")  # fmt: skip
+                        help=f"some of {', '.join(known)} (default: all)")  # fmt: skip
     parser.add_argument("--checks", nargs="+", default=["committed"], choices=("committed", "suite", "notebooks"),
                         help="committed: tests marked so; suite: every test; notebooks: all of them")  # fmt: skip
     parser.add_argument("--profile", default="smoke", choices=("smoke", "default", "full"), help="of the notebooks")
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         for outcome in pool.map(lambda task: check(*task, words[task[1]], {"PROFILE": args.profile}), tasks):
             outcomes.append(outcome)
             verdict = "ok  " if outcome.passed else "FAIL"
-            print(f"{verdict} {outcome.checks:10} {outcome.processor:38} {outcome.summary}", flush=True)
+            print(f"{verdict} {outcome.checks:10} {outcome.processor:8} {outcome.summary}", flush=True)
     for outcome in outcomes:
         if not outcome.passed:
             print(f"\n{outcome.checks} on {outcome.processor}:\n{outcome.output}")
