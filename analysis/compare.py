@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.collect import frame_of
 from analysis.store import read_json
 from theory.bounds import from_update
 from theory.methods import METHODS
@@ -29,6 +30,8 @@ __all__ = [
     "join_measures",
     "norm_columns",
     "read_runs",
+    "recorded_frame",
+    "with_recorded",
 ]
 
 DESIGN = ("task", "method", "rank", "links", "seed")
@@ -199,6 +202,49 @@ def comparison_frame(folders: Iterable[str | Path]) -> pd.DataFrame:
     return frame
 
 
+def recorded_frame(path: str | Path) -> pd.DataFrame:
+    """Read the runs of an earlier comparison back from its result file, for weights that are no longer at hand.
+
+    Args:
+        path: what ``compare --results`` wrote.
+
+    Returns:
+        As :func:`comparison_frame`, with that comparison's candidates.
+
+    Raises:
+        ValueError: if the file is missing, corrupt, or holds no table of runs.
+    """
+    table = read_json(path).get("tables", {}).get("runs")
+    if table is None or not set(DESIGN) | {"key", "train_loss"} <= set(table["columns"]):
+        raise ValueError(f"{str(path)!r} holds no table of runs; give a result file that compare wrote")
+    frame = frame_of(table).set_index("key").replace({"nan": math.nan, "inf": math.inf, "-inf": -math.inf})
+    measured = [name for name in frame.columns if name not in ("task", "method")]
+    frame[measured] = frame[measured].apply(pd.to_numeric)
+    frame.attrs["failed"] = []
+    return frame
+
+
+def with_recorded(frame: pd.DataFrame | None, path: str | Path) -> pd.DataFrame:
+    """Add the runs of an earlier comparison for the tasks that the frame has none of.
+
+    Args:
+        frame: from :func:`comparison_frame`, or None.
+        path: as in :func:`recorded_frame`.
+
+    Raises:
+        ValueError: as in :func:`recorded_frame`, and if every task of the file is in the frame.
+    """
+    recorded = recorded_frame(path)
+    if frame is None:
+        return recorded
+    others = recorded[~recorded["task"].isin(frame["task"])].dropna(axis="columns", how="all")
+    if others.empty:
+        raise ValueError(f"every task of {str(path)!r} ({', '.join(sorted(set(recorded['task'])))}) was given as runs")
+    both = pd.concat([frame, others]).sort_index()
+    both.attrs = frame.attrs
+    return both
+
+
 def join_measures(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Add measures that belong to a configuration rather than a run: ld-MI and CMI estimates, code lengths.
 
@@ -231,7 +277,11 @@ def join_measures(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         shared = [column if column != "rank" else "_rank" for column in shared]
         left, table = (part.assign(_rank=part["rank"].where(~_dense(part["method"]), 0)) for part in (left, table))
         table = table.drop(columns="rank")
-    joined = left.merge(table, on=shared, how="left").set_index("key").drop(columns="_rank", errors="ignore")
+    known = [column for column in table.columns if column in left.columns and column not in shared]
+    joined = left.drop(columns=known).merge(table, on=shared, how="left").set_index("key")
+    joined = joined.drop(columns="_rank", errors="ignore")
+    for column in known:  # an earlier comparison's, of runs that this table says nothing about
+        joined[column] = joined[column].fillna(frame[column])
     joined.attrs = frame.attrs
     return joined
 

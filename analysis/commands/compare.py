@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HELP = "compare every bound, sharpness, spectrum and norm with the measured generalization error of finished runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's arguments."""
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUNS_FOLDER", help="folders of finished runs")
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUNS",
+        help="folders of finished runs; or a result file of compare, whose runs are taken for tasks that no folder has",
+    )  # fmt: skip
     parser.add_argument(
         "--published", action="store_true", help="compare the paper's own table 3 with the order of its bounds instead"
     )
@@ -28,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from analysis.claim import published_result, result
-    from analysis.compare import comparison_frame, join_measures
+    from analysis.compare import join_measures
     from analysis.provenance import provenance
     from analysis.published import generalization_error, performance
     from analysis.store import write_result
@@ -45,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
         for key, value in shown.items():
             print(f"{key}: {value:.4g}")
     else:
-        frame = comparison_frame(args.runs)
+        frame = _frame(args.runs)
         for path in args.join:
             frame = join_measures(frame, path)
             joined = [name for name in frame.columns if name.startswith(f"{path.stem}/")]
@@ -64,6 +71,22 @@ def main(args: argparse.Namespace) -> int:
         )
         print(f"written: {path}")
     return 0
+
+
+def _frame(places: list[Path]) -> pd.DataFrame:
+    """Collect runs from folders and, for other tasks, from earlier comparisons; say what was taken from where."""
+    from analysis.compare import comparison_frame, with_recorded
+
+    folders = [path for path in places if path.suffix != ".json"]
+    frame = comparison_frame(folders) if folders else None
+    for path in places:
+        if path.suffix == ".json":
+            known = set() if frame is None else set(frame["task"])
+            frame = with_recorded(frame, path)
+            taken = frame[~frame["task"].isin(known)]
+            print(f"{path.name}: {len(taken)} runs of {', '.join(sorted(set(taken['task'])))} as recorded there")
+    assert frame is not None
+    return frame
 
 
 def _shown(path: Path) -> str:

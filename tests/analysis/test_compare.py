@@ -10,7 +10,16 @@ import pytest
 from analysis.agreement_table import Comparison
 from analysis.claim import compare_task, judge_claim, published_result, result, rival_columns
 from analysis.cli import main
-from analysis.compare import bound_columns, candidates, comparison_frame, join_measures, norm_columns, read_runs
+from analysis.compare import (
+    bound_columns,
+    candidates,
+    comparison_frame,
+    join_measures,
+    norm_columns,
+    read_runs,
+    recorded_frame,
+    with_recorded,
+)
 from analysis.published import generalization_error, performance
 from analysis.store import atomic_write_json, read_json
 from theory.bounds import from_update
@@ -180,6 +189,39 @@ def test_result_and_command_write_the_same_tables(tmp_path, capsys):
     assert rows["key"].is_unique
     assert "the claim is" in capsys.readouterr().out
     assert str(tmp_path) not in json.dumps(written)
+
+
+def test_runs_of_other_tasks_are_taken_from_an_earlier_comparison(tmp_path, capsys):
+    write_world(tmp_path / "old", follow="bound")
+    for path in (tmp_path / "old").glob("*/record.json"):
+        done = read_json(path)
+        atomic_write_json(path, done | {"key": f"t-{done['key']}", "config": done["config"] | {"task": "trec"}})
+    table = tmp_path / "information.csv"
+    pd.DataFrame({"task": ["trec"], "method": ["cla"], "rank": [2], "ld_mi": [0.25]}).to_csv(table, index=False)
+    draws = ["--replicates", "9", "--permutations", "9"]
+    old, both = tmp_path / "old.json", tmp_path / "both.json"
+    assert main(["compare", str(tmp_path / "old"), "--join", str(table), "--results", str(old), *draws]) == 0
+    write_world(tmp_path / "new", follow="neither", seed=1)
+    table.write_text("task,method,rank,ld_mi\ndigits,cla,1,0.5\n")
+    words = ["compare", str(tmp_path / "new"), str(old), "--join", str(table), "--results", str(both), *draws]
+    assert main(words) == 0
+    assert "old.json: 27 runs of trec as recorded there" in capsys.readouterr().out
+    recorded, found = recorded_frame(old), recorded_frame(both)
+    pd.testing.assert_frame_equal(
+        found[found["task"] == "trec"][recorded.columns].sort_index(), recorded.sort_index(), check_dtype=False
+    )
+    fresh = comparison_frame([tmp_path / "new"])
+    fresh = fresh[[name for name in fresh.columns if name in found]]  # a result keeps what varies
+    assert {"gap/cross_entropy", "bound/table1-root", "measures/sharpness/merged"} <= set(fresh.columns)
+    pd.testing.assert_frame_equal(found.loc[fresh.index, fresh.columns], fresh, check_dtype=False)
+    known = found["information/ld_mi"].dropna().groupby(found["task"]).agg(["size", "first"])
+    assert known.loc["trec"].tolist() == [3, 0.25]
+    assert known.loc["digits"].tolist() == [3, 0.5]
+    with pytest.raises(ValueError, match=r"every task of .*both.json"):
+        with_recorded(found, both)
+    atomic_write_json(old, {"tables": {}})
+    with pytest.raises(ValueError, match="holds no table of runs"):
+        recorded_frame(old)
 
 
 def test_published_result_repeats_the_recount_and_keeps_the_tables_as_printed():
