@@ -197,12 +197,12 @@ def test_runs_of_other_tasks_are_taken_from_an_earlier_comparison(tmp_path, caps
         done = read_json(path)
         atomic_write_json(path, done | {"key": f"t-{done['key']}", "config": done["config"] | {"task": "trec"}})
     table = tmp_path / "information.csv"
-    pd.DataFrame({"task": ["trec"], "method": ["cla"], "rank": [2], "ld_mi": [0.25]}).to_csv(table, index=False)
+    table.write_text("task,method,rank,ld_mi\ntrec,cla,1,0.75\ntrec,cla,2,0.25\n")
     draws = ["--replicates", "9", "--permutations", "9"]
     old, both = tmp_path / "old.json", tmp_path / "both.json"
     assert main(["compare", str(tmp_path / "old"), "--join", str(table), "--results", str(old), *draws]) == 0
     write_world(tmp_path / "new", follow="neither", seed=1)
-    table.write_text("task,method,rank,ld_mi\ndigits,cla,1,0.5\n")
+    table.write_text("task,method,rank,ld_mi\ndigits,cla,1,0.5\ndigits,cla,2,0.125\n")
     words = ["compare", str(tmp_path / "new"), str(old), "--join", str(table), "--results", str(both), *draws]
     assert main(words) == 0
     assert "old.json: 27 runs of trec as recorded there" in capsys.readouterr().out
@@ -214,9 +214,9 @@ def test_runs_of_other_tasks_are_taken_from_an_earlier_comparison(tmp_path, caps
     fresh = fresh[[name for name in fresh.columns if name in found]]  # a result keeps what varies
     assert {"gap/cross_entropy", "bound/table1-root", "measures/sharpness/merged"} <= set(fresh.columns)
     pd.testing.assert_frame_equal(found.loc[fresh.index, fresh.columns], fresh, check_dtype=False)
-    known = found["information/ld_mi"].dropna().groupby(found["task"]).agg(["size", "first"])
-    assert known.loc["trec"].tolist() == [3, 0.25]
-    assert known.loc["digits"].tolist() == [3, 0.5]
+    known = found["information/ld_mi"].dropna().groupby(found["task"]).agg(["size", "min", "max"])
+    assert known.loc["trec"].tolist() == [6, 0.25, 0.75]
+    assert known.loc["digits"].tolist() == [6, 0.125, 0.5]
     with pytest.raises(ValueError, match=r"every task of .*both.json"):
         with_recorded(found, both)
     atomic_write_json(old, {"tables": {}})
