@@ -125,9 +125,11 @@ def _write(
         values |= {
             f"{task}/{row.measure}/{row.checkpoint}/{key}": getattr(row, key)
             for row in claim.itertuples()
-            for key in ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict")
+            for key in ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict", "edge")
         }
-    runs = pd.concat([frame.drop(columns="curve", errors="ignore").assign(task=task) for task, frame, _ in parts])
+        values |= {f"{task}/best_doubtful": int(last["choice_doubtful"].sum())}
+    curves = ["curve", "curve_low", "curve_high"]
+    runs = pd.concat([frame.drop(columns=curves, errors="ignore").assign(task=task) for task, frame, _ in parts])
     claims = pd.concat([claim.assign(task=task) for task, _, claim in parts])
     tables = {
         key: table_of(whole[["task", *(column for column in whole.columns if column != "task")]])
