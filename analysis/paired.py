@@ -12,7 +12,13 @@ import pandas as pd
 from analysis.rounding import interval_side, same
 from theory.methods import METHODS
 
-__all__ = ["committed_claim", "paired_claim", "unchained_partner"]
+__all__ = ["CLAIM_VALUES", "SPECTRA", "committed_claim", "paired_claim", "unchained_partner"]
+
+SPECTRA = ("authors", "paper", "authors_per_direction", "paper_per_direction", "effective_rank", "stable_rank")
+"""What chains and the methods that they chain are compared by."""
+
+CLAIM_VALUES = ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict", "edge")
+"""Columns of a claim that a result file also keeps as values."""
 
 _EXACT_UNITS = 20
 _LINK_OF = {"gaussian": "gaussian", "circulant": "window", "shuffled": "random"}
