@@ -21,6 +21,7 @@ from analysis.resampling import (
     interval,
     permutation_p_value,
 )
+from analysis.rounding import interval_side
 
 __all__ = ["Comparison", "agreement_table", "family_differences"]
 
@@ -264,7 +265,8 @@ def family_differences(
 
     Returns:
         Indexed by rival: ``runs`` that know both, both taus, their ``difference`` with ``low`` and ``high``, and
-        ``verdict`` (``"champion"``, ``"rival"`` or ``"undecided"`` where the interval holds zero).
+        ``verdict`` (``"champion"``, ``"rival"`` or ``"undecided"`` where the interval holds zero), ``edge`` (distance
+        of the interval's nearer end to zero, where the verdict tips).
 
     Raises:
         ValueError: if fewer than three runs know both measures.
@@ -288,7 +290,8 @@ def family_differences(
             "difference": tau[0] - tau[1],
             "low": low.item(),
             "high": high.item(),
-            "verdict": "champion" if low > 0 else "rival" if high < 0 else "undecided",
+            "verdict": {1: "champion", -1: "rival", 0: "undecided"}[interval_side(low.item(), high.item(), scale=1.0)],
+            "edge": min(abs(low.item()), abs(high.item())),
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "rival"

@@ -6,15 +6,18 @@ is best on the held-out examples (the paper's choice; used for geometry alone, n
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from analysis.store import read_json
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EPSILONS",
+    "CheckpointChoice",
+    "choose_checkpoint",
     "chain_frames",
     "chain_runs",
     "digits_runs",
@@ -40,6 +45,23 @@ EPSILONS = np.linspace(0.02, 1.0, 50)
 """Thresholds of the curves of intruders."""
 
 Chosen = dict[str, "LoadedRun"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CheckpointChoice:
+    """The checkpoint of lowest held-out loss, and how clear that choice is.
+
+    Attributes:
+        chosen: ``{"last": run, "best": run}``; the same object twice where the last is the best.
+        margin: second lowest held-out loss minus the lowest, in nats (squared units for regression); inf if there was
+            one candidate.
+        doubtful: whether rounding in a forward pass of these very weights can reverse the two. Training anew rounds in
+            every step and amplifies it: that is another run, which this does not speak of.
+    """
+
+    chosen: Chosen
+    margin: float
+    doubtful: bool
 
 
 def digits_runs(
@@ -130,9 +152,7 @@ def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -
 def final_and_best(
     path: str | Path, *, data: str | None = None, model: str | None = None, last: LoadedRun | None = None
 ) -> Chosen:
-    """Load a run at its last checkpoint and at the one of lowest held-out loss.
-
-    The start, before any step, is no candidate.
+    """Load a run at its last checkpoint and at the one of lowest held-out loss; see `choose_checkpoint`.
 
     Args:
         path: the run's folder.
@@ -143,21 +163,55 @@ def final_and_best(
     Returns:
         ``{"last": run, "best": run}``; the same object twice if the last is the best or no snapshots were kept.
     """
-    from analysis.evaluation import evaluate
+    return choose_checkpoint(path, data=data, model=model, last=last).chosen
+
+
+def choose_checkpoint(
+    path: str | Path, *, data: str | None = None, model: str | None = None, last: LoadedRun | None = None
+) -> CheckpointChoice:
+    """Compare a run's checkpoints by held-out loss, in float64, so that rounding cannot reverse close ones.
+
+    The start, before any step, is no candidate. A loss that is not finite never wins over one that is.
+
+    Args:
+        path: the run's folder.
+        data: where the run's data is now; None takes where it was.
+        model: where its base model is now; None takes where it was.
+        last: the run at its last checkpoint, where it is loaded already.
+
+    Returns:
+        The runs, the margin of the choice, and whether rounding leaves it open.
+    """
     from analysis.finetune import load_run
+    from analysis.rounding import lowest
 
     last = best = last or load_run(path, data=data, model=model)
-    lowest = float(last.record["metrics"]["heldout_loss"])
-    for snapshot in last.checkpoints():
-        step = int(snapshot.name.removeprefix("step-"))
-        if step in (0, last.record["selection"]["step"]):  # the start, and what the run itself ended with
-            continue
-        run = load_run(path, data=data, model=model, checkpoint=snapshot.name)
-        outputs = evaluate(run.model, run.task, run.task.heldout)
-        loss = float(np.average(outputs.losses, weights=outputs.weights))
-        if loss < lowest or math.isnan(lowest):
-            best, lowest = run, loss
-    return {"last": last, "best": best}
+    others = [int(snapshot.name.removeprefix("step-")) for snapshot in last.checkpoints()]
+    # neither the start, nor what the run itself ended with
+    others = [step for step in others if step not in (0, last.record["selection"]["step"])]
+    if not others:
+        return CheckpointChoice(chosen={"last": last, "best": last}, margin=math.inf, doubtful=False)
+    losses = [_heldout_loss(last)]
+    for step in others:
+        run = load_run(path, data=data, model=model, checkpoint=f"step-{step:06d}")
+        loss = _heldout_loss(run)
+        if loss[0] < min((value for value, _ in losses if not math.isnan(value)), default=math.inf):
+            best = run
+        losses.append(loss)
+    margin, doubtful = lowest(*zip(*losses, strict=True))
+    return CheckpointChoice(chosen={"last": last, "best": best}, margin=margin, doubtful=doubtful)
+
+
+def _heldout_loss(run: LoadedRun) -> tuple[float, float]:
+    """Return a run's mean held-out loss, computed in float64, and how far rounding can move it."""
+    from analysis.evaluation import evaluate
+    from analysis.rounding import forward_error, mean_error
+
+    wide = copy.deepcopy(run.model).to(torch.float64)
+    outputs = evaluate(wide, run.task, run.task.heldout)
+    off = forward_error(wide, outputs.largest_logit)
+    error = mean_error(outputs.losses, off, squared=run.task.kind == "regression")
+    return float(np.average(outputs.losses, weights=outputs.weights)), error
 
 
 def sharpness_frame(
@@ -172,9 +226,10 @@ def sharpness_frame(
         samples: antithetic pairs of the mean rise.
 
     Returns:
-        One row per run and checkpoint: method, seed, checkpoint, weights (where they were read), worst_adapter,
-        mean_adapter, worst_merged, mean_merged (rises of the training loss, nats), loss. NaN where the space's centre
-        is zero (a chain's link that has just begun), so that a radius relative to it has no meaning.
+        One row per run and checkpoint: method, seed, checkpoint, weights (where they were read), choice_margin and
+        choice_doubtful (of the best checkpoint, see `CheckpointChoice`), worst_adapter, mean_adapter, worst_merged,
+        mean_merged (rises of the training loss, nats), loss. NaN where the space's centre is zero (a chain's link that
+        has just begun), so that a radius relative to it has no meaning.
     """
     measure = partial(_sharpness, examples=examples, relative_radius=relative_radius, samples=samples)
     return _frames(paths, [measure], n_jobs=1)[0]
@@ -189,8 +244,8 @@ def intruder_frame(paths: Iterable[str | Path], *, epsilon: float = 0.5, count: 
         count: leading vectors of the authors' convention.
 
     Returns:
-        One row per run and checkpoint: method, seed, checkpoint, weights (where they were read), and what
-        `intruder_measures` finds.
+        One row per run and checkpoint: method, seed, checkpoint, weights (where they were read), choice_margin and
+        choice_doubtful (see `CheckpointChoice`), and what `intruder_measures` finds.
     """
     return _frames(paths, [partial(_intruders, epsilon=epsilon, count=count)], n_jobs=1)[0]
 
@@ -224,11 +279,17 @@ def _frames(
 def _measured(
     path: str | Path, measures: Sequence[Callable[[LoadedRun], dict[str, Any]]]
 ) -> list[list[dict[str, Any]]]:
-    chosen = final_and_best(path)
+    choice = choose_checkpoint(path)
+    certainty = {"choice_margin": choice.margin, "choice_doubtful": choice.doubtful}
     found: list[list[dict[str, Any]]] = []
     for measure in measures:
-        known = {id(run): measure(run) for run in chosen.values()}
-        found.append([{**_about(run), "checkpoint": label, **known[id(run)]} for label, run in chosen.items()])
+        known = {id(run): measure(run) for run in choice.chosen.values()}
+        found.append(
+            [
+                {**_about(run), "checkpoint": label, **certainty, **known[id(run)]}
+                for label, run in choice.chosen.items()
+            ]
+        )
     return found
 
 
@@ -269,16 +330,16 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
         count: leading vectors of the authors' convention.
 
     Returns:
-        authors, paper (sums over matrices), effective_rank and stable_rank of dW (means over matrices),
-        authors_per_direction and paper_per_direction (the sums over the effective rank: a chain has more directions
-        to put intruders in), and curve: the paper's count at each of `EPSILONS`.
+        authors, paper (sums over matrices), each with _low and _high (what rounding leaves open), effective_rank and
+        stable_rank of dW (means over matrices), authors_per_direction and paper_per_direction (the sums over the
+        effective rank: a chain has more directions to put intruders in), and curve: the paper's count at each of
+        `EPSILONS`, with curve_low and curve_high.
     """
     from analysis.intruders import shared_bases
     from analysis.spectra import (
         effective_rank,
         intruder_counts,
         intruder_dimensions,
-        intruder_total,
         stable_rank,
         update_spectrum,
     )
@@ -287,17 +348,23 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
     authors = intruder_dimensions(updates, convention="authors", count=count, cache=cache)
     everything = intruder_dimensions(updates, convention="paper", cache=cache)
     values = [update_spectrum(layer) for layer in updates]
-    counts = {
-        "authors": intruder_total(authors, epsilon=epsilon),
-        "paper": intruder_total(everything, epsilon=epsilon),
+    at_epsilon = {
+        name: intruder_counts(vectors, [epsilon]).iloc[0]
+        for name, vectors in (("authors", authors), ("paper", everything))
     }
+    counts = {name: int(row["intruders"]) for name, row in at_epsilon.items()}
+    ends = {f"{name}_{end}": int(row[end]) for name, row in at_epsilon.items() for end in ("low", "high")}
+    curve = intruder_counts(everything, EPSILONS)
     rank = float(np.mean([effective_rank(item) for item in values]))
     return {
         **counts,
+        **ends,
         **{f"{name}_per_direction": count / rank for name, count in counts.items()},
         "effective_rank": rank,
         "stable_rank": float(np.mean([stable_rank(item) for item in values])),
-        "curve": intruder_counts(everything, EPSILONS)["intruders"].tolist(),
+        "curve": curve["intruders"].tolist(),
+        "curve_low": curve["low"].tolist(),
+        "curve_high": curve["high"].tolist(),
     }
 
 
@@ -309,11 +376,14 @@ def intruder_curves(counts: pd.DataFrame, *, checkpoint: str = "last") -> dict[s
         checkpoint: ``"last"`` or ``"best"``.
 
     Returns:
-        Method -> frame with columns epsilon, intruders (mean), low, high (least and most over seeds).
+        Method -> frame with columns epsilon, intruders (mean), low, high (least and most over seeds), rounded_low,
+        rounded_high (the means that rounding leaves open).
     """
     found = {}
     for method, part in counts[counts["checkpoint"] == checkpoint].groupby("method", sort=False):
         curves = np.array(part["curve"].tolist())
         columns = {"intruders": curves.mean(axis=0), "low": curves.min(axis=0), "high": curves.max(axis=0)}
+        for end in ("low", "high"):
+            columns[f"rounded_{end}"] = np.array(part[f"curve_{end}"].tolist()).mean(axis=0)
         found[str(method)] = pd.DataFrame({"epsilon": EPSILONS, **columns})
     return found

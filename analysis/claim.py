@@ -9,6 +9,7 @@ runs. Measures and runs that were added later enter by the same rule.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import pandas as pd
 from analysis.agreement_table import Comparison, agreement_table, family_differences
 from analysis.compare import DESIGN, LOSSES, candidates
 from analysis.published import pair_tests, published_agreement
+from analysis.rounding import same
 
 __all__ = ["CHAMPION", "RIVALS", "compare_task", "judge_claim", "published_result", "result", "rival_columns"]
 
@@ -146,7 +148,9 @@ def result(
     Returns:
         ``values`` and ``tables`` for ``analysis.store.write_result``: the runs, one agreement table and one table
         of differences per task and loss, the verdicts and their sentences; a task with too few or too equal runs
-        is left out, its reason under ``<task>/<loss>/left_out``.
+        is left out, its reason under ``<task>/<loss>/left_out``. How near what is decided lies to tipping:
+        ``verdict_edge`` (the interval end nearest to zero among the rivals), ``best_margin`` (tau-b of the best measure
+        minus the second's) and ``significant_edge`` (the q nearest to its level).
 
     Raises:
         ValueError: if no task can be compared.
@@ -175,9 +179,13 @@ def result(
             values |= {f"{where}/verdict": claim["verdict"], f"{where}/sentence": claim["sentence"]}
             if claim["differences"] is not None:
                 tables[f"differences/{where}"] = _table(claim["differences"])
+                values[f"{where}/verdict_edge"] = float(claim["differences"]["edge"].min())
             # A measure known for some of the runs only was ranked on another population.
-            values[f"{where}/best"] = table.index[table["runs"] == table["runs"].max()][0]
-            values[f"{where}/significant"] = int((table["q"] <= 0.05).sum())
+            leading = table[table["runs"] == table["runs"].max()]["tau_b"]
+            values[f"{where}/best"] = leading.index[0]
+            values[f"{where}/best_margin"] = float(leading.iloc[0] - leading.iloc[1]) if len(leading) > 1 else math.inf
+            values[f"{where}/significant"] = int(((table["q"] <= 0.05) | same(table["q"], 0.05)).sum())
+            values[f"{where}/significant_edge"] = float((table["q"] - 0.05).abs().min())
             values[f"{where}/candidates"] = len(table)
     if len(tables) == 1:
         reasons = {value for key, value in values.items() if key.endswith("/left_out")}

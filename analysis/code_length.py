@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.evaluation import evaluate
+from analysis.evaluation import doubtful_errors, evaluate
+from analysis.rounding import forward_error
 from theory.coding import adaptive_bits
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["SETTINGS", "TrainedPart", "code_of_run", "quantize_tensor", "trained_parts"]
 
 SETTINGS: dict[str, Any] = {
-    "version": 1,
+    "version": 2,
     "steps": [4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125],
     "tolerance": 0.01,
     "delta": 0.05,
 }
-"""Steps over a tensor's root mean square; rise of the training error that a code may cause; failure probability."""
+"""Steps over a tensor's root mean square; rise of the training error that a code may cause; failure probability.
+Version 2 compares numbers of errors: shares at the limit were decided by the rounding of a sum."""
 
 _STEP_BITS = 6
 _SIZE_BITS = 16
@@ -147,7 +149,10 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
     Returns:
         ``bits``: of the coarsest code whose training error is at most one percentage point above the run's own (the
         finest that can be written where none is); ``bound``: its Occam bound; ``rounded_error``: its training error;
-        ``rounding_step``: its step over the root mean square.
+        ``rounding_step``: its step over the root mean square; ``rounding_edge``: the fewest training examples by which
+        any step tried missed or met the limit (0: met it exactly); ``rounding_doubtful``: the most errors that rounding
+        in a forward pass can flip between the run and any step tried. Where the edge is above it, the choice of the
+        step is the same on every processor.
 
     Raises:
         ValueError: for a task without 0-1 loss, or an update that is not finite.
@@ -157,7 +162,11 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
     if run.task.kind in ("regression", "causal-lm"):
         raise ValueError(f"a code's length is measured by the 0-1 loss, which a {run.task.kind} task does not have")
     examples = list(run.task.train)
-    own_error = float(evaluate(run.model, run.task, examples).errors.mean())
+    own = evaluate(run.model, run.task, examples)
+    own_doubtful = doubtful_errors(own, forward_error(run.model, own.largest_logit))
+    # whole numbers of errors, so that a rise of exactly the tolerance is within it
+    allowed = int(own.errors.sum()) + math.floor(SETTINGS["tolerance"] * len(examples) + 1e-9)
+    edges, doubtful = [], []
     parts = list(trained_parts(run))
     target = load_model(run.task, seed=int(run.record["config"]["seed"]))
     parameters = dict(target.named_parameters())
@@ -174,9 +183,13 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
             for part, coded in zip(parts, rounded, strict=True):
                 bits += sum(cost for _, cost in coded)
                 parameters[part.name].copy_(run.base_state[part.name] + part.update([values for values, _ in coded]))
-        error = float(evaluate(target, run.task, examples).errors.mean())
+        outputs = evaluate(target, run.task, examples)
+        error, made = float(outputs.errors.mean()), int(outputs.errors.sum())
+        # one error more than allowed is one too many: the limit lies between the two
+        edges.append(allowed - made if made <= allowed else made - allowed - 1)
+        doubtful.append(own_doubtful + doubtful_errors(outputs, forward_error(target, outputs.largest_logit)))
         penalty = (bits * math.log(2) + math.log(1 / SETTINGS["delta"])) / (2 * len(examples))
         found = {"bits": bits, "bound": error + math.sqrt(penalty), "rounded_error": error, "rounding_step": step}
-        if error <= own_error + SETTINGS["tolerance"]:
+        if made <= allowed:
             break
-    return found
+    return found | {"rounding_edge": float(min(edges)), "rounding_doubtful": float(max(doubtful))}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from analysis.tasks import Task
 
-__all__ = ["Outputs", "evaluate", "metric"]
+__all__ = ["Outputs", "doubtful_errors", "evaluate", "metric"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Outputs:
         predictions: predicted class or value, shape (N,); NaN for causal LM.
         labels: true class or value, shape (N,); NaN for causal LM.
         weights: predictions per example (tokens for causal LM, else 1), shape (N,).
+        largest_logit: the largest |logit| (or |prediction|), which scales rounding; NaN where it was not kept.
     """
 
     losses: NDArray[np.float64]
@@ -40,6 +41,7 @@ class Outputs:
     predictions: NDArray[np.float64]
     labels: NDArray[np.float64]
     weights: NDArray[np.float64]
+    largest_logit: float = math.nan
 
 
 def _classified(logits: torch.Tensor, labels: torch.Tensor, max_loss: float) -> list[torch.Tensor]:
@@ -67,6 +69,7 @@ def evaluate(
 ) -> Outputs:
     """Evaluate a model on a list of examples: eval mode (restored afterwards), no gradient, float64 losses.
 
+    The forward pass has the precision of the model's parameters; a model in float64 gets its inputs in float64.
     Examples are batched by length so that little is padded; the result is in the list's order.
 
     Args:
@@ -82,20 +85,26 @@ def evaluate(
 
     if len(examples) == 0:
         raise ValueError("examples must not be empty")
-    device = next(model.parameters()).device
+    first = next(model.parameters())
+    device, wide = first.device, first.dtype == torch.float64
     order = list(range(len(examples)))
     if task.kind in ("text-classification", "regression", "causal-lm"):
         order.sort(key=lambda i: len(examples[i]["input_ids"]))
     columns: list[list[torch.Tensor]] = []
+    largest = 0.0
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
             for start in range(0, len(order), batch_size):
                 batch = task.collate([examples[i] for i in order[start : start + batch_size]])
-                batch = {key: value.to(device) for key, value in batch.items()}
+                batch = {
+                    key: value.to(device, torch.float64) if wide and value.is_floating_point() else value.to(device)
+                    for key, value in batch.items()
+                }
                 labels = batch.pop("labels")
                 logits = model(**batch).logits.double()
+                largest = max(largest, float(logits.abs().max()))
                 if task.kind == "causal-lm":
                     losses, clipped, errors, margins, weights = _token_means(logits, labels, task.max_loss)
                     missing = torch.full_like(losses, math.nan)
@@ -118,7 +127,24 @@ def evaluate(
         value[order] = torch.cat(column).numpy()
         values.append(value)
     names = ("losses", "clipped", "errors", "margins", "predictions", "labels", "weights")
-    return Outputs(**dict(zip(names, values, strict=True)))
+    return Outputs(**dict(zip(names, values, strict=True)), largest_logit=largest)
+
+
+def doubtful_errors(outputs: Outputs, logit_error: float) -> int:
+    """Count the examples whose 0-1 error rounding can flip: the true and the largest other logit nearly tie.
+
+    A recount from the same weights on another processor may differ by that many errors, no more.
+
+    Args:
+        outputs: from `evaluate`, of a classification task.
+        logit_error: how far rounding moves a logit, from `analysis.rounding.forward_error`.
+
+    Raises:
+        ValueError: if the outputs have no margins (regression, causal LM).
+    """
+    if np.isnan(outputs.margins).any() or (outputs.weights != 1).any():
+        raise ValueError("outputs have no margin per example; errors of classification alone can be doubtful")
+    return int((np.abs(outputs.margins) <= 2 * logit_error).sum())
 
 
 def metric(outputs: Outputs, name: str) -> float:

@@ -217,6 +217,7 @@ def run_cell(
             "candidates": 1 if chooser is None else chooser.candidates,
             "examples": 0 if selection is None else len(selection),
             "step": trainer.state.global_step if chooser is None else chooser.step,
+            **({} if chooser is None else {"margin": chooser.margin, "doubtful": chooser.doubtful}),
         },
         "measures": run_measures(model, base_state=base, updates=updates, train=train),
         "timing": {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SETTINGS", "adapted_weights", "checkpoint_states", "geometry_of_run", "run_updates", "training_batch"]
 
 SETTINGS: dict[str, Any] = {
-    "version": 1,
+    "version": 2,
     "examples": 200,
     "curvature_examples": 100,
     "relative_radius": 0.05,
@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
     "intruder_epsilon": 0.5,
     "seed": 0,
 }
-"""Fixed, so that runs are comparable; written beside the measures."""
+"""Fixed, so that runs are comparable; written beside the measures. Version 2 counts intruders in float64."""
 
 
 def training_batch(run: LoadedRun, *, examples: int) -> dict[str, Any]:
@@ -94,8 +94,9 @@ def geometry_of_run(
         For each space S in (adapter, merged): sharpness_worst_S, sharpness_mean_S (rise of the loss at 5 % of the
         space's norm), hessian_top_S, hessian_top_S_residual, hessian_trace_S, hessian_trace_S_error; then
         sharpness_expected_merged (row-scaled noise, Flat-LoRA), intruders_authors (k = 10, epsilon = 0.5, left),
-        intruders_paper (all left vectors, epsilon = 0.5), intruders_mean_share (all vectors, averaged over epsilon
-        in (0, 1]), effective_rank, stable_rank, frobenius_ratio (means over matrices).
+        intruders_paper (all left vectors, epsilon = 0.5), intruders_mean_share (all vectors, averaged over epsilon in
+        (0, 1]), each with _low and _high (what rounding leaves open); effective_rank, stable_rank, frobenius_ratio
+        (means over matrices).
     """
     batch = training_batch(run, examples=settings["examples"])
     small = training_batch(run, examples=settings["curvature_examples"])
@@ -141,10 +142,16 @@ def spectra_of_run(
     authors = intruder_dimensions(updates, convention="authors", count=settings["intruder_count"], cache=cache)
     everything = intruder_dimensions(updates, convention="paper", cache=cache)
     table = spectrum_table(updates, cache=cache)
-    return {
-        "intruders_authors": float(intruder_counts(authors, epsilon)["intruders"].iloc[0]),
-        "intruders_paper": float(intruder_counts(everything, epsilon)["intruders"].iloc[0]),
-        "intruders_mean_share": float(intruder_counts(everything, np.linspace(0.01, 1.0, 100))["share"].mean()),
+    found: dict[str, float] = {}
+    for name, vectors in (("authors", authors), ("paper", everything)):
+        row = intruder_counts(vectors, epsilon).iloc[0]
+        found[f"intruders_{name}"] = float(row["intruders"])
+        found |= {f"intruders_{name}_{end}": float(row[end]) for end in ("low", "high")}
+    curve = intruder_counts(everything, np.linspace(0.01, 1.0, 100))
+    shares = {f"_{end}": float(curve[end].mean()) / max(len(everything), 1) for end in ("low", "high")}
+    return found | {
+        "intruders_mean_share": float(curve["share"].mean()),
+        **{f"intruders_mean_share{end}": share for end, share in shares.items()},
         "effective_rank": float(table["effective_rank_update"].mean()),
         "stable_rank": float(table["stable_rank_update"].mean()),
         "frobenius_ratio": float(table["frobenius_ratio"].mean()),

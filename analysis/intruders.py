@@ -7,6 +7,9 @@ singular vectors of W0. The authors' code looks at left vectors, j < k = 10 and 
 With :math:`W_0 = U_0 S_0 V_0^\top` known, W0 + dW in that basis is :math:`M = \operatorname{diag}(S_0) + L R^\top`,
 of which a product costs O((p + r) r), and the singular vectors of M *are* the cosines. So after one SVD of W0
 every adapter of that base is cheap, and no product of two bases is ever formed.
+
+Matrices whose smaller side is at most 1024 are decomposed in float64, which turns vectors by so little that counts
+are the same on every processor; larger ones in float32, twice as fast. Every cosine says how far rounding can move it.
 """
 
 from __future__ import annotations
@@ -24,12 +27,24 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
+from analysis.rounding import best_match_error, count_range, gaps, svd_error, turn
 from analysis.store import check_writable
 
-__all__ = ["Basis", "BasisCache", "Cosines", "cosines", "count_intruders", "dense_cosines", "shared_bases"]
+__all__ = [
+    "Basis",
+    "BasisCache",
+    "Cosines",
+    "cosines",
+    "count_intruders",
+    "dense_cosines",
+    "intruder_range",
+    "shared_bases",
+]
 
 Side = Literal["left", "right"]
 _SMALL = 128
+_DOUBLE = 1024  # smaller side up to which an SVD is computed in float64
+_LANCZOS = 1e-10  # ARPACK's tolerance: the residual over the eigenvalue
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,14 +62,20 @@ class Basis:
     right: Tensor
 
     @classmethod
-    def of(cls, weight: Tensor) -> Basis:
-        """Compute the SVD in float32 (in float64 if the weight is).
+    def of(cls, weight: Tensor, *, precision: torch.dtype | None = None) -> Basis:
+        """Compute the SVD.
+
+        Args:
+            weight: shape (m, n).
+            precision: ``torch.float32`` or ``torch.float64``; None takes float64 up to a smaller side of 1024 (and
+                for float64 weights), float32 above. Everything that is computed in the basis has its precision.
 
         Raises:
             TypeError: if the weight is not floating point.
             ValueError: if it is not a finite matrix.
         """
         matrix = _matrix(weight, "base weight")
+        matrix = matrix.to(_precision(matrix, precision))
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         return cls(left=left, values=values, right=right)
 
@@ -65,12 +86,15 @@ class BasisCache:
     One base model serves all its adapters, seeds and checkpoints, so its SVDs are computed once.
 
     Args:
-        folder: where bases are kept as safetensors (about twice the weights' size); None keeps them in memory only.
+        folder: where bases are kept as safetensors (twice to four times the weights' size); None keeps them in memory
+            only.
         in_memory: bases kept in memory; the oldest leaves first.
+        precision: as in `Basis.of`.
     """
 
-    def __init__(self, folder: str | Path | None = None, *, in_memory: int = 64):
+    def __init__(self, folder: str | Path | None = None, *, in_memory: int = 64, precision: torch.dtype | None = None):
         self.folder = None if folder is None else check_writable(folder)
+        self.precision = precision
         self._kept: OrderedDict[str, Basis] = OrderedDict()
         self._in_memory = in_memory
 
@@ -83,7 +107,8 @@ class BasisCache:
         """
         matrix = _matrix(weight, "base weight")
         digest = hashlib.blake2b(matrix.cpu().contiguous().view(torch.uint8).numpy(), digest_size=16)
-        key = f"{'x'.join(map(str, matrix.shape))}-{digest.hexdigest()}"
+        bits = torch.finfo(_precision(matrix, self.precision)).bits
+        key = f"{'x'.join(map(str, matrix.shape))}-{bits}-{digest.hexdigest()}"
         if key not in self._kept:
             self._kept[key] = self._read(key, matrix)
             while len(self._kept) > self._in_memory:
@@ -101,7 +126,7 @@ class BasisCache:
                 return Basis(**load_file(path, device=str(matrix.device)))
             except (SafetensorError, TypeError) as error:
                 raise ValueError(f"cached SVD {str(path)!r} is damaged ({error}); delete it") from None
-        basis = Basis.of(matrix)
+        basis = Basis.of(matrix, precision=self.precision)
         if path is not None:
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             try:
@@ -129,6 +154,8 @@ class Cosines:
         match: the i that attains it.
         gap: distance to the nearest other singular value over :math:`\sigma_j`. Where it is tiny, a small change
             rotates :math:`u_j` within its neighbours, and a low cosine need not mean an intruder.
+        uncertainty: how far rounding can move each cosine (`analysis.rounding`), shape (k,); 1 where the vector is
+            undefined at this precision, so that its cosine can be anything.
         side: ``"left"`` or ``"right"`` vectors.
         route: ``"operator"`` (diagonal + rank r), ``"small svd"`` (the same matrix, dense) or ``"full svd"``.
     """
@@ -137,6 +164,7 @@ class Cosines:
     cosines: np.ndarray
     match: np.ndarray
     gap: np.ndarray
+    uncertainty: np.ndarray
     side: Side
     route: str
 
@@ -147,9 +175,23 @@ def count_intruders(found: Cosines, *, epsilon: float = 0.5) -> int:
     Raises:
         ValueError: if ``epsilon`` is outside (0, 1].
     """
+    _check_epsilon(epsilon)
+    return int((found.cosines < epsilon).sum())
+
+
+def intruder_range(found: Cosines, *, epsilon: float = 0.5) -> tuple[int, int]:
+    """Return the least and the largest count that rounding leaves open.
+
+    Raises:
+        ValueError: if ``epsilon`` is outside (0, 1].
+    """
+    _check_epsilon(epsilon)
+    return count_range(found.cosines, epsilon, found.uncertainty)
+
+
+def _check_epsilon(epsilon: float) -> None:
     if not 0 < epsilon <= 1:
         raise ValueError(f"epsilon must lie in (0, 1], got {epsilon}")
-    return int((found.cosines < epsilon).sum())
 
 
 def cosines(basis: Basis, left: Tensor, right: Tensor, *, count: int | None = 10, side: Side = "left") -> Cosines:
@@ -184,26 +226,31 @@ def cosines(basis: Basis, left: Tensor, right: Tensor, *, count: int | None = 10
     size = len(basis.values)
     count = _check_count(count, size, side)
     lower, upper = _in_basis(basis.left, left), _in_basis(basis.right.T, right.T)
+    # W0's own SVD, two projections of the factors and their product, each with an inner dimension of at most max(m, n)
+    error = _base_error(basis) + 3 * svd_error((rows, columns), lower.dtype, float(lower.norm() * upper.norm()))
     if size <= _SMALL or left.shape[1] > size // 8 or count > size // 8:
-        return _small_svd(basis, lower, upper, count, side)
+        return _small_svd(basis, lower, upper, count, side, error)
     diagonal = basis.values.double().cpu().numpy()
     below, above = (part.double().cpu().numpy() for part in ((lower, upper) if side == "left" else (upper, lower)))
     try:
         values, vectors = _leading(diagonal, below, above, min(count + 1, size))
     except ArpackNoConvergence:
-        return _small_svd(basis, lower, upper, count, side)
-    return _matched(vectors, values, size, count, side, "operator")
+        return _small_svd(basis, lower, upper, count, side, error)
+    # Of M M^T: Lanczos' residual, and the rounding of the products; over sigma_j, since squares are at least
+    # sigma_j (sigma_j - sigma_k) apart.
+    with np.errstate(divide="ignore"):
+        squares = _LANCZOS * values + svd_error((rows, columns), torch.float64, values[0] ** 2) / values
+    return _matched(basis, vectors, values, count, side, "operator", error + squares[:count])
 
 
-def _small_svd(basis: Basis, lower: Tensor, upper: Tensor, count: int, side: Side) -> Cosines:
+def _small_svd(basis: Basis, lower: Tensor, upper: Tensor, count: int, side: Side, error: float) -> Cosines:
     """Full SVD of diag + lower @ upper.T, in the basis' precision."""
     matrix = lower @ upper.T
     matrix.diagonal()[: len(basis.values)] += basis.values
     vectors, values, others = torch.linalg.svd(matrix, full_matrices=False)
     kept = vectors if side == "left" else others.T
-    return _matched(
-        kept.double().cpu().numpy(), values.double().cpu().numpy(), len(basis.values), count, side, "small svd"
-    )
+    error += svd_error(matrix.shape, values.dtype, float(values[0]))
+    return _matched(basis, kept.double().cpu().numpy(), values.double().cpu().numpy(), count, side, "small svd", error)
 
 
 def _leading(diagonal: np.ndarray, lower: np.ndarray, upper: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +268,7 @@ def _leading(diagonal: np.ndarray, lower: np.ndarray, upper: np.ndarray, count: 
     shape = (len(lower), len(lower))
     operator: Any = LinearOperator(shape, matvec=multiply, dtype=np.float64)  # type: ignore[call-overload]
     start = np.random.default_rng(0).standard_normal(len(lower))
-    squares, vectors = eigsh(operator, k=count, which="LM", v0=start, ncv=min(len(lower), 4 * count), tol=1e-10)
+    squares, vectors = eigsh(operator, k=count, which="LM", v0=start, ncv=min(len(lower), 4 * count), tol=_LANCZOS)
     order = np.argsort(-squares)
     return np.sqrt(np.maximum(squares[order], 0)), vectors[:, order]
 
@@ -242,7 +289,7 @@ def dense_cosines(basis: Basis, tuned: Tensor, *, count: int | None = 10, side: 
 
     Args:
         basis: W0's SVD.
-        tuned: W0 + dW, summed in float32 or better, shape (m, n).
+        tuned: W0 + dW, shape (m, n), summed in the basis' precision where that is to count.
         count: as in `cosines`.
         side: as in `cosines`.
 
@@ -260,11 +307,33 @@ def dense_cosines(basis: Basis, tuned: Tensor, *, count: int | None = 10, side: 
     vectors, values, others = torch.linalg.svd(tuned, full_matrices=False)
     kept = vectors[:, :count] if side == "left" else others[:count].T
     inner = (basis.left if side == "left" else basis.right.T).T @ kept
-    return _matched(inner.double().cpu().numpy(), values.double().cpu().numpy(), size, count, side, "full svd")
+    # the SVD, and one rounding of the sum W0 + dW
+    error = svd_error(tuned.shape, values.dtype, float(values[0])) + svd_error((1,), values.dtype, float(tuned.norm()))
+    return _matched(basis, inner.double().cpu().numpy(), values.double().cpu().numpy(), count, side, "full svd", error)
 
 
-def _matched(vectors: np.ndarray, values: np.ndarray, size: int, count: int, side: Side, route: str) -> Cosines:
+def _base_error(basis: Basis) -> float:
+    shape = (len(basis.left), basis.right.shape[1])
+    return svd_error(shape, basis.values.dtype, float(basis.values[0]))
+
+
+def _matched(
+    basis: Basis,
+    vectors: np.ndarray,
+    values: np.ndarray,
+    count: int,
+    side: Side,
+    route: str,
+    error: float | np.ndarray,
+) -> Cosines:
+    """Match vectors in W0's coordinates; ``error``: spectral norm of what they are off by, as a perturbation of M."""
+    size, square = len(basis.values), len(basis.left) == basis.right.shape[1]
     inner = np.abs(vectors[:size, :count])
+    own = turn(error, gaps(values, square=square)[:count])
+    diagonal = basis.values.double().cpu().numpy()
+    moved = best_match_error(inner, own, diagonal, _base_error(basis), square=square)
+    # an inner product of two computed unit vectors
+    moved = np.minimum(moved + svd_error((len(basis.left), basis.right.shape[1]), basis.values.dtype, 1.0), 1.0)
     padded = np.concatenate([[np.inf], values[: count + 1]])
     if len(values) <= count:
         padded = np.concatenate([padded, [-np.inf]])
@@ -276,6 +345,7 @@ def _matched(vectors: np.ndarray, values: np.ndarray, size: int, count: int, sid
         cosines=inner.max(axis=0),
         match=inner.argmax(axis=0),
         gap=relative,
+        uncertainty=moved,
         side=side,
         route=route,
     )
@@ -289,6 +359,13 @@ def _check_count(count: int | None, size: int, side: str) -> int:
     if not 1 <= count <= size:
         raise ValueError(f"count must lie between 1 and min(m, n) = {size}, got {count}")
     return count
+
+
+def _precision(matrix: Tensor, asked: torch.dtype | None) -> torch.dtype:
+    if asked not in (None, torch.float32, torch.float64):
+        raise ValueError(f"precision must be torch.float32 or torch.float64, got {asked}")
+    double = matrix.dtype == torch.float64 or min(matrix.shape) <= _DOUBLE
+    return asked or (torch.float64 if double else torch.float32)
 
 
 def _matrix(weight: Tensor, label: str) -> Tensor:

@@ -17,6 +17,8 @@ __all__ = ["KINDS", "measure_run", "measure_runs"]
 KINDS = {"geometry": "measures.json", "best": "best.json", "code": "code.json"}
 """Kinds of measures, and the file of each beside a run's record."""
 
+_BESIDE = ("_residual", "_error", "_step", "_low", "_high", "_edge", "_margin", "_doubtful")
+
 
 def measure_run(
     folder: str | Path,
@@ -42,14 +44,14 @@ def measure_run(
         again: measure even if there are measures with the same settings.
 
     Returns:
-        What was measured (residuals, errors and steps are in the files alone), or None if nothing was to be measured.
+        What was measured (residuals, errors, steps and what rounding leaves open are in the files alone), or None if
+        nothing was to be measured.
 
     Raises:
         ValueError: if the run cannot be loaded (`analysis.finetune.load_run`), a kind is unknown, or ``examples`` is
             below 2.
     """
     from analysis import code_length, geometry
-    from analysis.chains import final_and_best
     from analysis.finetune import load_run
 
     _check(examples, kinds)
@@ -59,9 +61,7 @@ def measure_run(
         "geometry": (shape, lambda run: geometry.geometry_of_run(run, cache=shared_bases(), settings=shape)),
         "best": (
             {name: shape[name] for name in ("version", "intruder_count", "intruder_epsilon")},
-            lambda run: _intruders(
-                final_and_best(run.folder, data=data, model=model, last=run)["best"], settings=shape
-            ),
+            lambda run: _best_intruders(run, data=data, model=model, settings=shape),
         ),
         "code": (code_length.SETTINGS, code_length.code_of_run),
     }
@@ -79,18 +79,23 @@ def measure_run(
         if kind == "best" and not run.checkpoints():
             continue
         found = instrument(run)
-        errors = {label: found.pop(label) for label in list(found) if label.endswith(("_residual", "_error", "_step"))}
+        errors = {label: found.pop(label) for label in list(found) if label.endswith(_BESIDE)}
         lists = {"settings": list(settings.items()), "uncertainties": list(errors.items())}
         atomic_write_json(path, {"settings_key": key, **lists, **found})
         everything |= found
     return everything or None
 
 
-def _intruders(run: LoadedRun, *, settings: Mapping[str, Any]) -> dict[str, float]:
+def _best_intruders(
+    run: LoadedRun, *, data: str | None, model: str | None, settings: Mapping[str, Any]
+) -> dict[str, float]:
+    from analysis.chains import choose_checkpoint
     from analysis.geometry import spectra_of_run
 
-    found = spectra_of_run(run, cache=shared_bases(), settings=settings)
-    return {name: found[name] for name in ("intruders_authors", "intruders_paper")}
+    choice = choose_checkpoint(run.folder, data=data, model=model, last=run)
+    found = spectra_of_run(choice.chosen["best"], cache=shared_bases(), settings=settings)
+    kept = {name: found[name] for name in found if name.startswith(("intruders_authors", "intruders_paper"))}
+    return kept | {"choice_margin": choice.margin, "choice_doubtful": float(choice.doubtful)}
 
 
 def _check(examples: int | None, kinds: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.generalization import across_seeds, bootstrap_means
+from analysis.rounding import same
 from analysis.store import read_json
 from theory.methods import METHODS, get_method
 
@@ -120,7 +121,7 @@ def compare_pairs(
 
     A pair's seeds are averaged to one difference per (task, rank), the unit that the interval resamples;
     the sign test counts those units (exact binomial, two-sided, ties left out). Units that share a task are
-    not independent, so the p-value is an optimistic one.
+    not independent, so the p-value is an optimistic one. A difference that rounding alone makes is a tie.
 
     Args:
         runs: one row per run.
@@ -132,9 +133,9 @@ def compare_pairs(
         seed: seed of the bootstrap.
 
     Returns:
-        Per pair: ``units``, ``mean`` difference first minus second with ``low`` and ``high``, ``smaller`` (units
-        in which the first is smaller), ``p`` of the sign test, and with ``published`` ``paper_units`` and
-        ``paper_smaller``.
+        Per pair: ``units``, ``mean`` difference first minus second with ``low`` and ``high``, ``edge`` (distance of the
+        nearer of those to zero, where what the interval says tips), ``smaller`` (units in which the first is smaller),
+        ``p`` of the sign test, and with ``published`` ``paper_units`` and ``paper_smaller``.
     """
     from scipy.stats import binomtest
 
@@ -152,6 +153,7 @@ def compare_pairs(
             "mean": float(units.mean()),
             "low": float(low),
             "high": float(high),
+            "edge": float(min(abs(low), abs(high))),
             "smaller": smaller,
             "p": float(binomtest(smaller, decided).pvalue) if decided else float("nan"),
         }
@@ -172,5 +174,6 @@ def _differences(runs: pd.DataFrame, value: str, first: str, second: str) -> np.
     keys = ["task", "seed"] if "fft" in (first, second) else ["task", "rank", "seed"]
     merged = left.merge(right, on=keys, suffixes=("_first", "_second"))
     rank = "rank" if "rank" in merged else "rank_first" if first != "fft" else "rank_second"
-    merged = merged.assign(difference=merged[f"{value}_first"] - merged[f"{value}_second"])
-    return merged.groupby(["task", rank])["difference"].mean().to_numpy(dtype=np.float64)
+    sides = [f"{value}_first", f"{value}_second"]
+    means = merged.groupby(["task", rank])[sides].mean().to_numpy(dtype=np.float64)
+    return np.where(same(means[:, 0], means[:, 1]), 0.0, means[:, 0] - means[:, 1])

@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.rounding import interval_side, same
 from theory.methods import METHODS
 
-__all__ = ["committed_claim", "paired_claim", "unchained_partner"]
+__all__ = ["CLAIM_VALUES", "SPECTRA", "committed_claim", "paired_claim", "unchained_partner"]
+
+SPECTRA = ("authors", "paper", "authors_per_direction", "paper_per_direction", "effective_rank", "stable_rank")
+"""What chains and the methods that they chain are compared by."""
+
+CLAIM_VALUES = ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict", "edge")
+"""Columns of a claim that a result file also keeps as values."""
 
 _EXACT_UNITS = 20
 _LINK_OF = {"gaussian": "gaussian", "circulant": "window", "shuffled": "random"}
@@ -39,19 +46,21 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
 
     The unit is one (chain, seed) pair. The p-value is one-sided and exact: the share of all sign patterns of the
     differences whose mean is at least the observed one (random patterns beyond 20 units). The interval is the
-    percentile bootstrap's over units, at 95 %. Equal values count as no difference; units with an undefined value are
-    left out, which ``units`` shows.
+    percentile bootstrap's over units, at 95 %. Values that agree up to rounding count as no difference; units with an
+    undefined value are left out, which ``units`` shows.
 
     Args:
-        frame: method, seed, checkpoint and the columns.
+        frame: method, seed, checkpoint and the columns; of counts also COLUMN_low and COLUMN_high where they are known.
         columns: what to test.
         replicates: bootstrap samples, and random sign patterns where not all are tried.
         seed: of both.
 
     Returns:
-        One row per checkpoint and column: checkpoint, measure, units, larger (units where the chain is larger),
-        chain, single (means), difference, low, high, p_value, and verdict: what the chain's value is where the
-        interval leaves out zero ("larger" or "smaller"), else "undecided"; rows are not corrected for each other.
+        One row per checkpoint and column: checkpoint, measure, units, larger (units where the chain is larger) with
+        larger_low and larger_high (what the counts' own ranges leave open), chain, single (means), difference, low,
+        high, p_value, verdict: what the chain's value is where the interval leaves out zero ("larger" or "smaller"),
+        else "undecided"; and edge: how far the interval's nearer end is from zero, where the verdict tips. Rows are
+        not corrected for each other.
 
     Raises:
         ValueError: if no chained method has its partner in the frame.
@@ -70,10 +79,19 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
         for column in columns:
             chain, single = (np.array([unit[k][column] for unit in units], dtype=np.float64) for k in (0, 1))
             kept = np.isfinite(chain) & np.isfinite(single)
-            chain, single = chain[kept], single[kept]
             if not kept.any():
                 raise ValueError(f"{column!r} is not finite in any pair at checkpoint {checkpoint!r}")
-            difference = chain - single
+            open_ends = [
+                [
+                    np.array([unit[k].get(f"{column}_{end}", unit[k][column]) for unit in units], dtype=np.float64)[
+                        kept
+                    ]
+                    for end in ("low", "high")
+                ]
+                for k in (0, 1)
+            ]
+            chain, single = chain[kept], single[kept]
+            difference = np.where(same(chain, single), 0.0, chain - single)
             samples = rng.choice(difference, size=(replicates, len(difference))).mean(axis=1)
             low, high = np.quantile(samples, [0.025, 0.975])
             rows.append(
@@ -82,16 +100,25 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
                     "measure": column,
                     "units": len(difference),
                     "larger": int((difference > 0).sum()),
+                    "larger_low": _larger(open_ends[0][0], open_ends[1][1]),
+                    "larger_high": _larger(open_ends[0][1], open_ends[1][0]),
                     "chain": chain.mean(),
                     "single": single.mean(),
                     "difference": difference.mean(),
                     "low": low,
                     "high": high,
                     "p_value": _sign_flip_p(difference, rng, replicates),
-                    "verdict": "larger" if low > 0 else "smaller" if high < 0 else "undecided",
+                    "verdict": {1: "larger", -1: "smaller", 0: "undecided"}[
+                        interval_side(low, high, scale=np.abs(difference).max())
+                    ],
+                    "edge": min(abs(low), abs(high)),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _larger(first: np.ndarray, second: np.ndarray) -> int:
+    return int(((first > second) & ~same(first, second)).sum())
 
 
 def _sign_flip_p(difference: np.ndarray, rng: np.random.Generator, replicates: int) -> float:

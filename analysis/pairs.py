@@ -138,14 +138,15 @@ def _in_cells(left: NDArray, right: NDArray, cell: NDArray, names: Sequence[obje
 
 
 def dense_ranks(values: ArrayLike, *, digits: int = 10) -> NDArray[np.int64]:
-    """Rank each column, equal values sharing a rank, after rounding to significant digits.
+    """Rank each column; values that agree to some significant digits share a rank.
 
-    Rounding keeps two evaluations of one formula, equal but for float noise, a tie rather than an order.
+    So two evaluations of one formula, equal but for float noise, are a tie rather than an order. Neighbours are
+    compared, not rounded: a grid of rounded values would part two that lie on both sides of a step of the grid.
     Infinite values are ordered as such.
 
     Args:
         values: shape (runs,) or (runs, columns).
-        digits: significant decimal digits kept.
+        digits: significant decimal digits in which neighbours have to differ.
 
     Raises:
         ValueError: if a value is NaN; leave such runs out first.
@@ -159,7 +160,14 @@ def dense_ranks(values: ArrayLike, *, digits: int = 10) -> NDArray[np.int64]:
     if values.ndim == 1:
         return dense_ranks(values[:, None], digits=digits)[:, 0]
     whole = np.abs(values) < 2**53
-    if not np.all(whole & (values == np.floor(np.where(whole, values, 0.0)))):
-        values = np.array([float(f"{value:.{digits - 1}e}") for value in values.ravel()]).reshape(values.shape)
-    columns = [np.unique(column, return_inverse=True)[1] for column in values.T]
-    return np.stack(columns, axis=1).astype(np.int64)
+    exact = np.all(whole & (values == np.floor(np.where(whole, values, 0.0))))
+    order = np.argsort(values, axis=0, kind="stable")
+    sorted_values = np.take_along_axis(values, order, axis=0)
+    before, after = sorted_values[:-1], sorted_values[1:]
+    with np.errstate(invalid="ignore"):
+        near = after - before <= 10.0**-digits * np.maximum(np.abs(before), np.abs(after))
+    near &= np.isfinite(before) & np.isfinite(after) & (not exact)
+    apart = (before != after) & ~near
+    ranks = np.zeros(values.shape, dtype=np.int64)
+    np.put_along_axis(ranks, order[1:], np.cumsum(apart, axis=0), axis=0)
+    return ranks

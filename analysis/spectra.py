@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from analysis.heavy_tail import heavy_tail
 from analysis.intruders import BasisCache, Side, cosines, dense_cosines
+from analysis.rounding import count_range
 from analysis.weights_io import LayerUpdate
 
 if TYPE_CHECKING:
@@ -196,8 +197,8 @@ def intruder_dimensions(
         cache: bases of W0 kept between adapters of one base.
 
     Returns:
-        One row per vector: layer, index (from 0), value (singular value of W0 + dW), cosine (best match),
-        match (its index in W0), gap (relative, see `analysis.intruders.Cosines`), route.
+        One row per vector: layer, index (from 0), value (singular value of W0 + dW), cosine (best match), match (its
+        index in W0), gap (relative) and uncertainty (of the cosine, see `analysis.intruders.Cosines`), route.
 
     Raises:
         ValueError: if the convention is unknown or ``count`` is below 1.
@@ -216,7 +217,7 @@ def intruder_dimensions(
         if layer.left is not None and layer.right is not None and min(layer.left.shape) < len(basis.values):
             found = cosines(basis, layer.left, layer.right, count=wanted, side=side)
         else:
-            found = dense_cosines(basis, layer.tuned, count=wanted, side=side)
+            found = dense_cosines(basis, _tuned(layer, basis.values.dtype), count=wanted, side=side)
         frames.append(
             pd.DataFrame(
                 {
@@ -226,12 +227,20 @@ def intruder_dimensions(
                     "cosine": found.cosines,
                     "match": found.match,
                     "gap": found.gap,
+                    "uncertainty": found.uncertainty,
                     "route": found.route,
                 }
             )
         )
-    columns = ["layer", "index", "value", "cosine", "match", "gap", "route"]
+    columns = ["layer", "index", "value", "cosine", "match", "gap", "uncertainty", "route"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _tuned(layer: LayerUpdate, dtype: torch.dtype) -> Tensor:
+    """W0 + dW from the weights as they are kept, multiplied and summed in one precision."""
+    if layer.left is not None and layer.right is not None:
+        return layer.base.to(dtype) + layer.left.to(dtype) @ layer.right.to(dtype)
+    return layer.base.to(dtype) + layer.update.to(dtype)
 
 
 def intruder_counts(vectors: pd.DataFrame, epsilons: Sequence[float] | np.ndarray) -> pd.DataFrame:
@@ -242,7 +251,8 @@ def intruder_counts(vectors: pd.DataFrame, epsilons: Sequence[float] | np.ndarra
         epsilons: thresholds in (0, 1].
 
     Returns:
-        Columns epsilon, intruders, share (of all vectors looked at).
+        Columns epsilon, intruders, low and high (the counts that rounding leaves open: every cosine within its
+        uncertainty of epsilon moved to either side), share (of all vectors looked at).
 
     Raises:
         ValueError: if a threshold is outside (0, 1].
@@ -252,8 +262,12 @@ def intruder_counts(vectors: pd.DataFrame, epsilons: Sequence[float] | np.ndarra
     epsilons = np.asarray(epsilons, dtype=np.float64)
     if epsilons.size == 0 or not ((epsilons > 0) & (epsilons <= 1)).all():
         raise ValueError(f"epsilons must lie in (0, 1], got {epsilons.tolist()}")
-    counts = (vectors["cosine"].to_numpy()[None, :] < epsilons[:, None]).sum(axis=1)
-    return pd.DataFrame({"epsilon": epsilons, "intruders": counts, "share": counts / max(len(vectors), 1)})
+    cosine, moved = vectors["cosine"].to_numpy(), vectors["uncertainty"].to_numpy()
+    counts = (cosine[None, :] < epsilons[:, None]).sum(axis=1)
+    ends = np.array([count_range(cosine, epsilon, moved) for epsilon in epsilons])
+    shares = counts / max(len(vectors), 1)
+    columns = {"epsilon": epsilons, "intruders": counts, "low": ends[:, 0], "high": ends[:, 1], "share": shares}
+    return pd.DataFrame(columns)
 
 
 def intruder_total(vectors: pd.DataFrame, *, epsilon: float = 0.5) -> int:

@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from analysis.evaluation import evaluate
 from analysis.models import quiet_transformers
+from analysis.rounding import forward_error, lowest, mean_error
 
 if TYPE_CHECKING:
     from adapters import Prepared
@@ -119,17 +120,28 @@ class BestOnSelection(TrainerCallback):
         candidates: number of models compared; a bound that holds for the chosen one pays ln(candidates).
         best: the chosen model.
         step: its step.
+        margin: second smallest loss minus the smallest, in nats; inf for one candidate.
+        doubtful: whether rounding in a forward pass of these very weights can reverse the two (training anew, which
+            rounds in every step, is another run).
     """
 
     def __init__(self, model: torch.nn.Module, task: Task, examples: Sequence[dict[str, Any]]) -> None:
         self.model, self.task, self.examples = model, task, examples
         self.candidates, self.step, self.loss = 0, 0, math.inf
         self.best: torch.nn.Module | None = None
+        self.margin, self.doubtful = math.inf, False
+        self._losses: list[float] = []
+        self._errors: list[float] = []
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Compare this epoch's model with the best so far."""
-        loss = float(evaluate(self.model, self.task, self.examples).clipped.mean())
+        outputs = evaluate(self.model, self.task, self.examples)
+        loss = float(outputs.clipped.mean())
         self.candidates += 1
+        self._losses.append(loss)
+        off = forward_error(self.model, outputs.largest_logit)
+        self._errors.append(mean_error(outputs.clipped, off, squared=self.task.kind == "regression"))
+        self.margin, self.doubtful = lowest(self._losses, self._errors)
         if self.best is None or loss < self.loss:
             self.best, self.step, self.loss = copy.deepcopy(self.model), state.global_step, loss
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.paired import CLAIM_VALUES, SPECTRA
 from analysis.run_options import whole_numbers
 
 if TYPE_CHECKING:
@@ -15,14 +16,7 @@ HELP = "test on finished runs whether chains are sharper and have more intruder 
 
 MEASURES = {
     "landscape": ("worst_merged", "mean_merged", "worst_adapter", "mean_adapter"),
-    "spectra": (
-        "authors",
-        "paper",
-        "authors_per_direction",
-        "paper_per_direction",
-        "effective_rank",
-        "stable_rank",
-    ),
+    "spectra": SPECTRA,
 }
 
 
@@ -125,9 +119,11 @@ def _write(
         values |= {
             f"{task}/{row.measure}/{row.checkpoint}/{key}": getattr(row, key)
             for row in claim.itertuples()
-            for key in ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict")
+            for key in CLAIM_VALUES
         }
-    runs = pd.concat([frame.drop(columns="curve", errors="ignore").assign(task=task) for task, frame, _ in parts])
+        values |= {f"{task}/best_doubtful": int(last["choice_doubtful"].sum())}
+    curves = ["curve", "curve_low", "curve_high"]
+    runs = pd.concat([frame.drop(columns=curves, errors="ignore").assign(task=task) for task, frame, _ in parts])
     claims = pd.concat([claim.assign(task=task) for task, _, claim in parts])
     tables = {
         key: table_of(whole[["task", *(column for column in whole.columns if column != "task")]])

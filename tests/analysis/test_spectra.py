@@ -155,7 +155,7 @@ def test_bases_are_computed_once_and_come_back_from_disk(tmp_path, monkeypatch):
     base = base_weight(20, 20).float()
     calls = []
     original = Basis.of
-    monkeypatch.setattr(Basis, "of", classmethod(lambda cls, weight: calls.append(1) or original(weight)))
+    monkeypatch.setattr(Basis, "of", classmethod(lambda cls, *a, **k: calls.append(1) or original(*a, **k)))
     first = BasisCache(tmp_path)
     assert first.get(base) is first.get(base.clone())
     again = BasisCache(tmp_path).get(base)
