@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--examples", type=int, default=100, help="training examples of the fixed batch (default: 100)")
     parser.add_argument("--steps", type=int, default=15, help="points per axis of the planes, odd (default: 15)")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the runs (default: 1)")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="write landscape.json and spectra.json there")
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER",
+        help="write landscape.json and spectra.json there; other tasks of those files stay",
+    )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -104,12 +107,12 @@ def _curves(parts: list[tuple[str, pd.DataFrame, pd.DataFrame]]) -> dict[str, An
 def _write(
     name: str, parts: list[tuple[str, pd.DataFrame, pd.DataFrame]], series: dict[str, Any], args: argparse.Namespace
 ) -> Path:
-    """Write one committed result; its command names folders as RUNS_FOLDER."""
+    """Write one committed result, beside what it holds of other tasks; its command names folders as RUNS_FOLDER."""
     import pandas as pd
 
-    from analysis.collect import table_of
+    from analysis.collect import frame_of, table_of
     from analysis.provenance import provenance
-    from analysis.store import write_result
+    from analysis.store import read_json, write_result
 
     values: dict[str, Any] = {}
     for task, frame, claim in parts:
@@ -125,13 +128,27 @@ def _write(
     curves = ["curve", "curve_low", "curve_high"]
     runs = pd.concat([frame.drop(columns=curves, errors="ignore").assign(task=task) for task, frame, _ in parts])
     claims = pd.concat([claim.assign(task=task) for task, _, claim in parts])
+    path = args.results / f"{name}.json"
+    frames, notes = {"claim": claims, "runs": runs}, {}
+    kept = read_json(path) if path.exists() else {"tables": {}}
+    others = sorted(set(frame_of(kept["tables"]["runs"])["task"]) - set(runs["task"])) if kept["tables"] else []
+    if others:
+        for key in frames:
+            old = frame_of(kept["tables"][key])
+            frames[key] = pd.concat([frames[key], old[old["task"].isin(others)]])
+        values |= {key: value for key, value in kept["values"].items() if key.split("/")[0] in others}
+        series |= {key: value for key, value in kept["series"].items() if key.split("/")[0] in others}
+        made = kept["provenance"]
+        before = [f"{', '.join(others)}: as measured on {made['date']}, commit {made['commit']}, {made['device']}"]
+        notes = {"notes": made.get("notes") or before}
+        print(f"{path.name}: {', '.join(others)} kept as recorded there")
     tables = {
         key: table_of(whole[["task", *(column for column in whole.columns if column != "task")]])
-        for key, whole in (("claim", claims), ("runs", runs))
+        for key, whole in frames.items()
     }
     command = ["python -m analysis chains", *["RUNS_FOLDER"] * len(args.runs)]
     if args.ranks is not None:
         command.append(f"--ranks {','.join(map(str, args.ranks))}")
     command.append(f"--links {args.links} --examples {args.examples} --steps {args.steps} --results FOLDER")
-    record = provenance(" ".join(command), sorted({int(seed) for seed in runs["seed"]}))
-    return write_result(args.results / f"{name}.json", provenance=record, values=values, tables=tables, series=series)
+    record = provenance(" ".join(command), sorted({int(seed) for seed in frames["runs"]["seed"]})) | notes
+    return write_result(path, provenance=record, values=values, tables=tables, series=series)

@@ -122,6 +122,16 @@ def test_the_command_picks_one_rank_and_writes_what_the_figures_need(model_cache
     assert set(committed_claim(results / "spectra.json", task="digits")["checkpoint"]) == {"last", "best"}
     with pytest.raises(ValueError, match="no task 'trec'; it has digits"):
         committed_claim(results / "spectra.json", task="trec")
+    for name in ("landscape", "spectra"):  # what was measured of another task stays as it was recorded
+        path = results / f"{name}.json"
+        path.write_text(path.read_text().replace('"digits', '"trec'))
+    kept = read_json(results / "spectra.json")
+    assert main(asked) == 0
+    both = read_json(results / "spectra.json")
+    assert both["tables"]["runs"]["rows"] == spectra["tables"]["runs"]["rows"] + kept["tables"]["runs"]["rows"]
+    assert both["series"] == spectra["series"] | kept["series"]
+    assert both["values"] == spectra["values"] | kept["values"]
+    assert both["provenance"]["notes"][0].startswith("trec: as measured on ")
 
 
 def test_runs_that_cannot_be_compared_are_refused(model_cache, tmp_path, one_thread):
