@@ -140,11 +140,11 @@ def doubtful_errors(outputs: Outputs, logit_error: float) -> int:
         logit_error: how far rounding moves a logit, from `analysis.rounding.forward_error`.
 
     Raises:
-        ValueError: if the outputs have no margins (regression, causal LM).
+        ValueError: if the outputs have no 0-1 error per example (regression, causal LM).
     """
-    if np.isnan(outputs.margins).any() or (outputs.weights != 1).any():
-        raise ValueError("outputs have no margin per example; errors of classification alone can be doubtful")
-    return int((np.abs(outputs.margins) <= 2 * logit_error).sum())
+    if np.isnan(outputs.errors).any() or (outputs.weights != 1).any():
+        raise ValueError("outputs have no 0-1 error per example; those of classification alone can be doubtful")
+    return int((~(np.abs(outputs.margins) > 2 * logit_error)).sum())  # a NaN decides nothing
 
 
 def metric(outputs: Outputs, name: str) -> float:

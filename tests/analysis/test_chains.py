@@ -54,6 +54,20 @@ def test_sign_flip_p_value_counts_patterns_exactly(differences, p_value):
     assert row["verdict"] == ("larger" if row["low"] > 0 else "smaller" if row["high"] < 0 else "undecided")
 
 
+def test_counts_in_doubt_leave_the_number_of_larger_pairs_open_and_the_edge_says_when_the_verdict_tips():
+    made = frame([1.0, -1.0, 5.0]).assign(x_low=lambda f: f["x"] - 1, x_high=lambda f: f["x"] + 1)
+    row = paired_claim(made, ["x"]).iloc[0]
+    assert (row["larger"], row["larger_low"], row["larger_high"]) == (2, 1, 3)
+    assert row["edge"] == min(abs(row["low"]), abs(row["high"]))
+    certain = paired_claim(frame([1.0, -1.0, 5.0]), ["x"]).iloc[0]
+    assert (certain["larger_low"], certain["larger_high"]) == (2, 2)
+
+
+def test_a_difference_that_rounding_makes_is_none():
+    row = paired_claim(frame([1e-16, 3e-16, 2e-16]), ["x"]).iloc[0]
+    assert (row["larger"], row["difference"], row["p_value"], row["verdict"]) == (0, 0.0, 1.0, "undecided")
+
+
 def test_a_frame_without_pairs_is_refused():
     alone = frame([1.0])
     with pytest.raises(ValueError, match="no chained method"):
@@ -83,7 +97,14 @@ def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thre
     assert found["intruders_authors"] == spectra[spectra["method"] == "c3la"].iloc[0]["authors"]
     assert measure_runs(tmp_path) == {"measured": 1, "skipped": 1, "without weights": 0, "failed": 0}
     best = spectra[(spectra["method"] == "c3la") & (spectra["checkpoint"] == "best")].iloc[0]
-    assert read_json(paths[1] / "best.json")["intruders_paper"] == best["paper"]
+    written = read_json(paths[1] / "best.json")
+    assert written["intruders_paper"] == best["paper"]
+    beside = dict(written["uncertainties"])
+    assert beside["intruders_paper_low"] == best["paper_low"] <= best["paper"] <= beside["intruders_paper_high"]
+    assert beside["choice_margin"] == pytest.approx(best["choice_margin"])
+    for method, curve in curves.items():
+        assert (curve["rounded_low"] <= curve["intruders"]).all(), method
+        assert (curve["intruders"] <= curve["rounded_high"]).all(), method
     before = read_json(paths[1] / "measures.json")
     assert measure_run(paths[1], examples=6)["sharpness_worst_merged"] != before["sharpness_worst_merged"]
     assert ["examples", 6] in read_json(paths[1] / "measures.json")["settings"]
@@ -114,6 +135,8 @@ def test_the_command_picks_one_rank_and_writes_what_the_figures_need(model_cache
     assert landscape["values"]["digits/runs"] == 4
     assert landscape["values"]["digits/worst_merged/last/units"] == 2
     assert len(spectra["tables"]["runs"]["rows"]) == 8
+    assert {"paper_low", "paper_high", "choice_margin"} <= set(spectra["tables"]["runs"]["columns"])
+    assert spectra["values"]["digits/paper/last/edge"] >= 0
     surfaces = [Landscape.from_dict(plane) for plane in landscape["series"]["digits/planes"]]
     assert [surface.title for surface in surfaces] == ["cLA", "c3LA"]
     assert all(surface.values[1, 1] == pytest.approx(surface.center_loss, abs=1e-5) for surface in surfaces)

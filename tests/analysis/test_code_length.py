@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from analysis.code_length import SETTINGS, code_of_run, quantize_tensor, trained_parts
-from analysis.evaluation import evaluate
+from analysis.evaluation import Outputs, evaluate
 from analysis.finetune import RunConfig, load_run, run
 from analysis.tasks import load_model
 from theory.coding import CodeWriter
@@ -81,6 +81,30 @@ def test_a_run_is_coded_near_its_own_training_error_and_its_bound_is_occams(fold
     assert found["bound"] == pytest.approx(found["rounded_error"] + penalty)
     trained = sum(record["numbers_trained"] for record in done.record["updates"])
     assert 0 < found["bits"] < 32 * trained
+
+
+def test_the_step_is_chosen_by_numbers_of_errors_and_says_how_near_the_limit_it_was(folder, monkeypatch):
+    done = finished("cla", folder)
+    made = iter(range(100))
+    n = len(done.task.train)
+
+    def outputs(errors):
+        ones = np.ones(n)
+        wrong = (np.arange(n) < errors).astype(float)
+        margins = np.where(np.arange(n) == n - 1, 1e-9, 1.0)
+        return Outputs(
+            losses=ones, clipped=ones, errors=wrong, margins=margins, predictions=ones, labels=ones, weights=ones,
+            largest_logit=1.0,
+        )  # fmt: skip
+
+    # a share of 0.07 is above 0.06 + 0.01 in floating point; 14 errors are not above 12 + 2
+    assert (n, 14 / n <= 12 / n + SETTINGS["tolerance"]) == (200, False)
+    sequence = [12, 20, 14]  # the run's own, then step by step
+    monkeypatch.setattr("analysis.code_length.evaluate", lambda *args: outputs(sequence[next(made)]))
+    found = code_of_run(done)
+    assert found["rounding_step"] == SETTINGS["steps"][1]
+    assert found["rounding_edge"] == 0  # the chosen step met the limit exactly
+    assert found["rounding_doubtful"] == 2  # one near tie of the run itself and one of the rounded one
 
 
 def test_what_has_no_code_is_refused(folder):
