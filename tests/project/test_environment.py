@@ -1,6 +1,8 @@
 """environment.yml, pyproject.toml and requirements.lock say the same."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -54,3 +56,27 @@ def test_conda_users_get_the_lock_and_the_project():
     assert re.search(r"^  - python=3\.11$", text, re.M)
     assert re.findall(r"^      - (.+)$", text, re.M) == ["-r requirements.lock", "-e ."]
     assert PROJECT["requires-python"] == ">=3.11"
+
+
+def _constraints(end: str) -> dict[str, str]:
+    command = [sys.executable, ROOT / "tools" / "constraints.py", end]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def test_the_oldest_set_holds_every_runtime_dependency_at_its_lower_bound():
+    oldest = _constraints("oldest")
+    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dask"]]:
+        requirement = Requirement(text)
+        assert str(requirement.specifier) == f">={oldest[canonicalize_name(requirement.name)]}"
+
+
+def test_the_newest_set_holds_torch_alone_at_the_release_with_a_cpu_build():
+    assert _constraints("newest") == {"torch": _locked()["torch"]}
+
+
+def test_an_unknown_end_of_the_ranges_is_refused():
+    command = [sys.executable, ROOT / "tools" / "constraints.py", "middle"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "end is 'middle'; oldest or newest is accepted" in done.stderr
