@@ -59,7 +59,7 @@ def test_conda_users_get_the_lock_and_the_project():
 
 
 def _constraints(end: str) -> dict[str, str]:
-    command = [sys.executable, ROOT / "tools" / "constraints.py", end]
+    command = [sys.executable, ROOT / "tests" / "environment" / "constraints.py", end]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
 
@@ -76,7 +76,7 @@ def test_the_newest_set_holds_torch_alone_at_the_release_with_a_cpu_build():
 
 
 def test_an_unknown_end_of_the_ranges_is_refused():
-    command = [sys.executable, ROOT / "tools" / "constraints.py", "middle"]
+    command = [sys.executable, ROOT / "tests" / "environment" / "constraints.py", "middle"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "end is 'middle'; oldest or newest is accepted" in done.stderr
