@@ -2,7 +2,8 @@
 
 Called as ``worker_chain.py FOLDER``; every run happens in a forked child of a parent that has trained nothing,
 so that a kill loses all state but the files. The parent has built one model, so that its children need not read what
-transformers and PEFT read for the first one, and its objects are none of the children's garbage. Final weights go to ``FOLDER/<method>/<name>.safetensors``.
+transformers and PEFT read for the first one, and its objects are none of the children's garbage. Final weights go to
+``FOLDER/<method>/<name>.safetensors``.
 """
 
 import gc
