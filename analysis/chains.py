@@ -353,7 +353,9 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
         for name, vectors in (("authors", authors), ("paper", everything))
     }
     counts = {name: int(row["intruders"]) for name, row in at_epsilon.items()}
-    ends = {f"{name}_{end}": int(row[end]) for name, row in at_epsilon.items() for end in ("low", "high")}
+    ends = {
+        f"{name}_{end}": int(row[f"intruders_{end}"]) for name, row in at_epsilon.items() for end in ("low", "high")
+    }
     curve = intruder_counts(everything, EPSILONS)
     rank = float(np.mean([effective_rank(item) for item in values]))
     return {
@@ -363,8 +365,8 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
         "effective_rank": rank,
         "stable_rank": float(np.mean([stable_rank(item) for item in values])),
         "curve": curve["intruders"].tolist(),
-        "curve_low": curve["low"].tolist(),
-        "curve_high": curve["high"].tolist(),
+        "curve_low": curve["intruders_low"].tolist(),
+        "curve_high": curve["intruders_high"].tolist(),
     }
 
 

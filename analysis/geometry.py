@@ -146,9 +146,9 @@ def spectra_of_run(
     for name, vectors in (("authors", authors), ("paper", everything)):
         row = intruder_counts(vectors, epsilon).iloc[0]
         found[f"intruders_{name}"] = float(row["intruders"])
-        found |= {f"intruders_{name}_{end}": float(row[end]) for end in ("low", "high")}
+        found |= {f"intruders_{name}_{end}": float(row[f"intruders_{end}"]) for end in ("low", "high")}
     curve = intruder_counts(everything, np.linspace(0.01, 1.0, 100))
-    shares = {f"_{end}": float(curve[end].mean()) / max(len(everything), 1) for end in ("low", "high")}
+    shares = {f"_{end}": float(curve[f"intruders_{end}"].mean()) / max(len(everything), 1) for end in ("low", "high")}
     return found | {
         "intruders_mean_share": float(curve["share"].mean()),
         **{f"intruders_mean_share{end}": share for end, share in shares.items()},

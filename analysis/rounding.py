@@ -16,10 +16,13 @@ vectors at angle theta are at most :math:`2 \sin(\theta/2) \le \sqrt2 \sin\theta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "best_match_error",
@@ -47,9 +50,12 @@ def svd_error(shape: Sequence[int], dtype: torch.dtype, norm: float) -> float:
         dtype: precision of the computation.
         norm: spectral norm of the matrix, or the product of the factors' norms.
 
+    >>> import torch
     >>> svd_error((384, 384), torch.float64, 1.0) < 1e-13
     True
     """
+    import torch
+
     return max(shape) * torch.finfo(dtype).eps * norm
 
 
@@ -174,6 +180,8 @@ def forward_error(model: torch.nn.Module, scale: float) -> float:
     Raises:
         ValueError: if the model has no matrix.
     """
+    import torch
+
     matrices = [weight for weight in model.parameters() if weight.ndim >= 2 and weight.is_floating_point()]
     if not matrices:
         raise ValueError("model has no matrix, so that nothing is known of its rounding")

@@ -251,8 +251,8 @@ def intruder_counts(vectors: pd.DataFrame, epsilons: Sequence[float] | np.ndarra
         epsilons: thresholds in (0, 1].
 
     Returns:
-        Columns epsilon, intruders, low and high (the counts that rounding leaves open: every cosine within its
-        uncertainty of epsilon moved to either side), share (of all vectors looked at).
+        Columns epsilon, intruders, intruders_low and intruders_high (the counts that rounding leaves open: every cosine
+        within its uncertainty of epsilon moved to either side), share (of all vectors looked at).
 
     Raises:
         ValueError: if a threshold is outside (0, 1].
@@ -266,8 +266,8 @@ def intruder_counts(vectors: pd.DataFrame, epsilons: Sequence[float] | np.ndarra
     counts = (cosine[None, :] < epsilons[:, None]).sum(axis=1)
     ends = np.array([count_range(cosine, epsilon, moved) for epsilon in epsilons])
     shares = counts / max(len(vectors), 1)
-    columns = {"epsilon": epsilons, "intruders": counts, "low": ends[:, 0], "high": ends[:, 1], "share": shares}
-    return pd.DataFrame(columns)
+    columns = {"intruders": counts, "intruders_low": ends[:, 0], "intruders_high": ends[:, 1], "share": shares}
+    return pd.DataFrame({"epsilon": epsilons, **columns})
 
 
 def intruder_total(vectors: pd.DataFrame, *, epsilon: float = 0.5) -> int:

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.paired import CLAIM_VALUES, SPECTRA
 from analysis.run_options import whole_numbers
 
 if TYPE_CHECKING:
@@ -14,10 +13,7 @@ if TYPE_CHECKING:
 
 HELP = "test on finished runs whether chains are sharper and have more intruder dimensions"
 
-MEASURES = {
-    "landscape": ("worst_merged", "mean_merged", "worst_adapter", "mean_adapter"),
-    "spectra": SPECTRA,
-}
+LANDSCAPE = ("worst_merged", "mean_merged", "worst_adapter", "mean_adapter")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure, test, print, and write if asked."""
     from analysis.chains import chain_frames
-    from analysis.paired import paired_claim
+    from analysis.paired import SPECTRA, paired_claim
     from analysis.store import check_writable
 
     if args.examples < 1 or args.steps < 3 or args.steps % 2 == 0:
@@ -49,11 +45,12 @@ def main(args: argparse.Namespace) -> int:
     tasks = _tasks(args)
     if args.results is not None:
         check_writable(args.results)
-    found: dict[str, list[tuple[str, pd.DataFrame, pd.DataFrame]]] = {name: [] for name in MEASURES}
+    measures = {"landscape": LANDSCAPE, "spectra": SPECTRA}
+    found: dict[str, list[tuple[str, pd.DataFrame, pd.DataFrame]]] = {name: [] for name in measures}
     for task, paths in tasks.items():
         frames = chain_frames(paths, examples=args.examples, n_jobs=args.jobs)
-        for name, frame in zip(MEASURES, frames, strict=True):
-            claim = paired_claim(frame, MEASURES[name])
+        for name, frame in zip(measures, frames, strict=True):
+            claim = paired_claim(frame, measures[name])
             print(f"{task}, {name}\n{claim.to_string(index=False)}")
             found[name].append((task, frame, claim))
     if args.results is not None:
@@ -111,6 +108,7 @@ def _write(
     import pandas as pd
 
     from analysis.collect import frame_of, table_of
+    from analysis.paired import CLAIM_VALUES
     from analysis.provenance import provenance
     from analysis.store import read_json, write_result
 
