@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processors imitated at a time")
     args = parser.parse_args(argv)
     words = {
-        "committed": ["-m", "committed", "-n", "0"],
+        "committed": ["-m", "committed", "-n", "0", "tests"],
         "suite": ["-n", "2"],
         "notebooks": ["-n", "2", "--nbmake", "--nbmake-timeout=1800", "--override-ini=filterwarnings=default",
                       "--override-ini=testpaths=notebooks", "notebooks"],
