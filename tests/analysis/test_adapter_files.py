@@ -61,6 +61,7 @@ def test_runs_of_other_matrices_are_refused(model_cache, tmp_path, one_thread):
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.committed
 def test_committed_adapters_have_the_committed_numbers_of_intruders():
     runs = frame_of(read_json(RESULTS / "spectra.json")["tables"]["runs"])
     runs = runs[(runs["task"] == "trec") & (runs["seed"] == 0)].set_index(["method", "checkpoint"])
@@ -74,6 +75,7 @@ def test_committed_adapters_have_the_committed_numbers_of_intruders():
         assert counted["effective_rank"] == pytest.approx(row["effective_rank"], rel=1e-5)
 
 
+@pytest.mark.committed
 def test_counts_of_other_updates_are_not_the_committed_ones():
     """Ranges are as wide as rounding and no wider: an update a hundredth too large is told apart, and two methods."""
     runs = frame_of(read_json(RESULTS / "spectra.json")["tables"]["runs"])

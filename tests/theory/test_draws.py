@@ -39,6 +39,7 @@ def test_a_negative_size_is_refused():
         draw_normal(2, -1, key="")
 
 
+@pytest.mark.committed
 def test_a_processor_without_fused_products_draws_the_same_bits():
     """The mathematics of glibc without FMA and AVX2 rounds float64 otherwise; the float32 result must not."""
     plain = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2_Usable,-FMA_Usable,-AVX2,-FMA,-FMA4"}
