@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["provenance"]
+__all__ = ["provenance", "shown_path"]
 
 _PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn", "accelerate")
 
@@ -40,6 +40,16 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def shown_path(path: str | Path) -> str:
+    """Return a path as it may stand in a record: never this machine's own folders.
+
+    >>> shown_path("runs/digits"), shown_path("/home/someone/runs/digits")
+    ('runs/digits', 'digits')
+    """
+    path = Path(path)
+    return path.name if path.is_absolute() else path.as_posix()
 
 
 def provenance(command: str, seeds: Sequence[int] = ()) -> dict[str, Any]:

@@ -21,12 +21,14 @@ def main(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from analysis.certificate_results import write_certificate_results
+    from analysis.provenance import shown_path
     from analysis.store import read_json
 
     files = sorted(Path(args.folder).glob("*.json"))
     if not files:
         raise ValueError(f"folder {args.folder!r} holds no certificate (*.json)")
-    command = f"python -m analysis certificates --folder {args.folder} --output {args.output}"
+    folder, output = shown_path(args.folder), shown_path(args.output)
+    command = f"python -m analysis certificates --folder {folder} --output {output}"
     path = write_certificate_results(files, args.output, experiments=args.experiments, command=command)
     for name, table in read_json(path)["tables"].items():
         frame = pd.DataFrame(table["rows"], columns=table["columns"])

@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from analysis.claim import published_result, result
     from analysis.compare import join_measures
-    from analysis.provenance import provenance
+    from analysis.provenance import provenance, shown_path
     from analysis.published import generalization_error, performance
     from analysis.store import write_result
 
@@ -60,14 +60,14 @@ def main(args: argparse.Namespace) -> int:
             print(f"{path.name}: {', '.join(joined)} for {matched} of {len(frame)} runs")
         options = {"replicates": args.replicates, "permutations": args.permutations, "seed": args.seed}
         found = result(frame, **options, progress=not args.quiet)
-        folders = " ".join(map(_shown, args.runs))
+        folders = " ".join(map(shown_path, args.runs))
         sizes = f"--replicates {args.replicates} --permutations {args.permutations}"
-        join = " ".join(["--join", *map(_shown, args.join), ""]) if args.join else ""
+        join = " ".join(["--join", *map(shown_path, args.join), ""]) if args.join else ""
         command = f"python -m analysis compare {folders} {join}{sizes} --seed {args.seed}"
         _print(found, top=args.top)
     if args.results is not None:
         path = write_result(
-            args.results, provenance=provenance(f"{command} --results {_shown(args.results)}", [args.seed]), **found
+            args.results, provenance=provenance(f"{command} --results {shown_path(args.results)}", [args.seed]), **found
         )
         print(f"written: {path}")
     return 0
@@ -87,11 +87,6 @@ def _frame(places: list[Path]) -> pd.DataFrame:
             print(f"{path.name}: {len(taken)} runs of {', '.join(sorted(set(taken['task'])))} as recorded there")
     assert frame is not None
     return frame
-
-
-def _shown(path: Path) -> str:
-    """A path as it may stand in a record: never this machine's own folders."""
-    return path.name if path.is_absolute() else path.as_posix()
 
 
 def _print(found: dict, *, top: int) -> None:

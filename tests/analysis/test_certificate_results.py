@@ -43,6 +43,7 @@ def test_the_result_file_repeats_the_certificates(folder, capsys):
     assert main(["certificates", "--folder", str(folder), "--output", str(output), "--experiments", "100"]) == 0
     assert "certified_error" in capsys.readouterr().out
     result = read_json(output)
+    assert str(folder) not in json.dumps(result)
     table = result["tables"]["certificates"]
     assert table["columns"] == list(COLUMNS)
     assert [row[1] for row in table["rows"]] == ["cla", "lora"]
