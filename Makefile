@@ -32,7 +32,7 @@ report: install  ## run every notebook at PROFILE, then build report/report.pdf
 	$(PY) report/build.py
 
 test: install lint  ## linter, types, tests (some as other processors would), notebooks, report
-	$(PY) -m pytest -n $(JOBS) --durations=10
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -p no:nbmake --durations=10
 	$(PY) tests/environment/elsewhere.py --processors torch onednn arrays threads --jobs $(JOBS)
 	$(MAKE) --no-print-directory check-notebooks PROFILE=smoke
 	$(PY) report/build.py --check

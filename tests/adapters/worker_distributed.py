@@ -1,12 +1,16 @@
 """Losses of a few steps under DDP, FSDP1, FSDP2 or one process, across a link change for c3LA.
 
-Called as ``worker_distributed.py FILE`` by torchrun with two processes (gloo); rank 0 writes the losses.
+Called as ``worker_distributed.py FILE``; rank 0 of two processes (gloo) writes the losses there. Both are forked from
+one that has imported everything and built one model, and have the environment that torchrun gives.
 """
 
+import gc
 import json
 import os
+import signal
 import sys
 import tempfile
+import traceback
 import warnings
 from pathlib import Path
 
@@ -105,12 +109,46 @@ def trainer_losses(world):
     return [log["loss"] for log in trainer.state.log_history if "loss" in log]
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
+def work(file, rank, world):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # read, but not used: the processes meet in a file
+    dist.init_process_group("gloo", init_method=f"file://{file}.meeting", rank=rank, world_size=world)
     results = {name: losses(kind, method, rank, world) for name, (kind, method) in RUNS.items()}
     results["trainer"] = trainer_losses(world)
     if rank == 0:
-        Path(sys.argv[1]).write_text(json.dumps(results))
+        Path(file).write_text(json.dumps(results))
     dist.destroy_process_group()
+
+
+def start(file, world=2):
+    """Fork the processes and wait for them; the first to fail takes the others with it, as under torchrun."""
+    build("cla")
+    gc.collect()
+    gc.freeze()
+    running = set()
+    for rank in range(world):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                work(file, rank, world)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        running.add(pid)
+    while running:
+        pid, status = os.wait()
+        running.remove(pid)
+        if status:
+            for other in running:
+                os.kill(other, signal.SIGKILL)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    sys.exit(start(sys.argv[1]))
