@@ -94,8 +94,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processors imitated at a time")
     args = parser.parse_args(argv)
     words = {
-        "committed": ["-m", "committed", "-n", "0", "tests"],
-        "suite": ["-n", "2"],
+        "committed": ["-m", "committed", "-n", "0", "-p", "no:nbmake", "tests"],
+        "suite": ["-n", "2", "--dist", "worksteal", "-p", "no:nbmake"],
         "notebooks": ["-n", "2", "--nbmake", "--nbmake-timeout=1800", "--override-ini=filterwarnings=default",
                       "--override-ini=testpaths=notebooks", "notebooks"],
     }  # fmt: skip
