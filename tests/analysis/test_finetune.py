@@ -356,7 +356,7 @@ def test_two_processes_under_torchrun_write_one_record(tmp_path: Path, trec_fold
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=900,
     )
     assert result.returncode == 0, result.stderr
     (path,) = (tmp_path / "runs").glob("*/record.json")
