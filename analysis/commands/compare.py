@@ -45,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
     for name in ("replicates", "permutations", "top"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    notes: list[str] = []
     if args.published:
         found = published_result(generalization_error(), performance(), seed=args.seed)
         command = "python -m analysis compare --published"
@@ -52,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
         for key, value in shown.items():
             print(f"{key}: {value:.4g}")
     else:
-        frame = _frame(args.runs)
+        frame, notes = _frame(args.runs)
         for path in args.join:
             frame = join_measures(frame, path)
             joined = [name for name in frame.columns if name.startswith(f"{path.stem}/")]
@@ -66,17 +67,18 @@ def main(args: argparse.Namespace) -> int:
         command = f"python -m analysis compare {folders} {join}{sizes} --seed {args.seed}"
         _print(found, top=args.top)
     if args.results is not None:
-        path = write_result(
-            args.results, provenance=provenance(f"{command} --results {shown_path(args.results)}", [args.seed]), **found
-        )
+        record = provenance(f"{command} --results {shown_path(args.results)}", [args.seed])
+        path = write_result(args.results, provenance=record | ({"notes": notes} if notes else {}), **found)
         print(f"written: {path}")
     return 0
 
 
-def _frame(places: list[Path]) -> pd.DataFrame:
+def _frame(places: list[Path]) -> tuple[pd.DataFrame, list[str]]:
     """Collect runs from folders and, for other tasks, from earlier comparisons; say what was taken from where."""
     from analysis.compare import comparison_frame, with_recorded
+    from analysis.store import read_json
 
+    notes: list[str] = []
     folders = [path for path in places if path.suffix != ".json"]
     frame = comparison_frame(folders) if folders else None
     for path in places:
@@ -84,9 +86,11 @@ def _frame(places: list[Path]) -> pd.DataFrame:
             known = set() if frame is None else set(frame["task"])
             frame = with_recorded(frame, path)
             taken = frame[~frame["task"].isin(known)]
-            print(f"{path.name}: {len(taken)} runs of {', '.join(sorted(set(taken['task'])))} as recorded there")
+            tasks, made = ", ".join(sorted(set(taken["task"]))), read_json(path)["provenance"]
+            print(f"{path.name}: {len(taken)} runs of {tasks} as recorded there")
+            notes += made.get("notes") or [f"{tasks}: as recorded on {made['date']}, commit {made['commit']}"]
     assert frame is not None
-    return frame
+    return frame, notes
 
 
 def _print(found: dict, *, top: int) -> None:

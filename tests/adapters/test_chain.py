@@ -28,14 +28,14 @@ class Images(torch.utils.data.Dataset):
         return {"pixel_values": self.x[i], "labels": self.y[i]}
 
 
-def fit(prepared, folder, *, steps=9, resume=None, **arguments):
+def fit(prepared, folder, *, steps=9, resume=None, metrics=None, **arguments):
     arguments = TrainingArguments(
         str(folder), max_steps=steps, per_device_train_batch_size=4, report_to=[], use_cpu=True, disable_tqdm=True,
         **{"logging_steps": 1, "save_strategy": "no", **arguments},
     )  # fmt: skip
     trainer = Trainer(
         model=prepared.model, args=arguments, train_dataset=Images(), eval_dataset=Images(),
-        optimizers=(prepared.create_optimizer(), None), callbacks=prepared.callbacks,
+        optimizers=(prepared.create_optimizer(), None), callbacks=prepared.callbacks, compute_metrics=metrics,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=resume)
     return trainer
@@ -184,15 +184,18 @@ def test_a_restarting_schedule_survives_resumption(build, tmp_path):
 
 @chains
 def test_the_best_checkpoints_link_comes_back_with_its_weights(build, inputs, tmp_path, method):
-    """The first evaluation is the best one (the rate is absurd), and the chain is at link 0 there."""
-    prepared = prepare(build("vit"), method, rank=3, links=3, learning_rate=3.0)
+    """The third of six evaluations is made the best one: the chain was at its second link there."""
+    prepared = prepare(build("vit"), method, rank=3, links=3, learning_rate=0.05)
+    scores = iter([5.0, 4.0, 1.0, 2.0, 3.0, 6.0])
     trainer = fit(
         prepared, tmp_path, steps=6, save_strategy="steps", eval_strategy="steps", save_steps=1, eval_steps=1,
-        load_best_model_at_end=True, metric_for_best_model="loss",
+        load_best_model_at_end=True, metric_for_best_model="score", greater_is_better=False,
+        metrics=lambda _: {"score": next(scores)},
     )  # fmt: skip
     best = int(trainer.state.best_model_checkpoint.rpartition("-")[2])
-    assert best < 4
+    assert best == 3
     link = json.loads((tmp_path / f"checkpoint-{best}" / "chain.json").read_text())["link"]
+    assert link == 1
     assert current_link(prepared.model) == prepared.model.peft_config["default"].link == link
     again = PeftModel.from_pretrained(build("vit"), trainer.state.best_model_checkpoint).eval()
     batch = inputs("vit")

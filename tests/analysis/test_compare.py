@@ -206,6 +206,7 @@ def test_runs_of_other_tasks_are_taken_from_an_earlier_comparison(tmp_path, caps
     words = ["compare", str(tmp_path / "new"), str(old), "--join", str(table), "--results", str(both), *draws]
     assert main(words) == 0
     assert "old.json: 27 runs of trec as recorded there" in capsys.readouterr().out
+    assert read_json(both)["provenance"]["notes"][0].startswith("trec: as recorded on ")
     recorded, found = recorded_frame(old), recorded_frame(both)
     pd.testing.assert_frame_equal(
         found[found["task"] == "trec"][recorded.columns].sort_index(), recorded.sort_index(), check_dtype=False

@@ -182,6 +182,8 @@ def test_killed_workers_cost_no_finished_cell(tmp_path: Path, driver):
         victim, *_ = fresh()
         known = {worker for _, worker in events(tmp_path, "start")}
         os.kill(victim, signal.SIGKILL)
+    # Let go too early, a worker of the broken pool could end its cell and be ended before its record.
+    wait_for(lambda: len(fresh()) == 2, process)
     let_go(tmp_path)
     output = finish(process)
     assert_each_finished_once(tmp_path, 6)
