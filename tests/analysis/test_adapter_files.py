@@ -61,12 +61,17 @@ def test_runs_of_other_matrices_are_refused(model_cache, tmp_path, one_thread):
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.committed
-def test_committed_adapters_have_the_committed_numbers_of_intruders():
+ELSEWHERE = ("asym", "cola")  # whose cosines lay nearest to the threshold; other processors count these in the gate
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(key, marks=[pytest.mark.committed] if key in ELSEWHERE else []) for key in METHODS]
+)
+def test_committed_adapters_have_the_committed_numbers_of_intruders(method):
     runs = frame_of(read_json(RESULTS / "spectra.json")["tables"]["runs"])
     runs = runs[(runs["task"] == "trec") & (runs["seed"] == 0)].set_index(["method", "checkpoint"])
-    found = exported_updates(RESULTS / "adapters")
-    assert {method for method, checkpoint in found if checkpoint == "last"} == set(METHODS)
+    found = {place: updates for place, updates in exported_updates(RESULTS / "adapters").items() if place[0] == method}
+    assert (method, "last") in found
     for place, updates in found.items():
         counted, row = intruder_measures(updates), runs.loc[place]
         assert ranges_overlap(counted, row, "authors"), place
@@ -75,7 +80,6 @@ def test_committed_adapters_have_the_committed_numbers_of_intruders():
         assert counted["effective_rank"] == pytest.approx(row["effective_rank"], rel=1e-5)
 
 
-@pytest.mark.committed
 def test_counts_of_other_updates_are_not_the_committed_ones():
     """Ranges are as wide as rounding and no wider: an update a hundredth too large is told apart, and two methods."""
     runs = frame_of(read_json(RESULTS / "spectra.json")["tables"]["runs"])
