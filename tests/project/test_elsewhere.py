@@ -53,6 +53,11 @@ def test_every_axis_is_part_of_the_old_processor_or_of_the_threads():
     assert all(axes[name] for name in ("torch", "arrays", "threads"))
 
 
+def test_the_marked_files_hold_every_marked_test():
+    names = {Path(name).name for name in elsewhere.marked()}
+    assert {"test_adapter_files.py", "test_committed_certificates.py", "test_digits.py", "test_draws.py"} <= names
+
+
 @pytest.mark.parametrize(
     ("lines", "passed"),
     [
