@@ -280,14 +280,20 @@ def digits_model(*, num_labels: int, seed: int) -> ViTForImageClassification:
     """Return the ViT pretrained on digits 0-4 with a new head drawn by ``seed``, the same bits on every processor.
 
     Raises:
-        ValueError: see :func:`base_weights`.
+        ValueError: see :func:`base_weights`; and if this version of transformers gives a ViT's weights other names.
     """
     import torch
+    import transformers
 
     from analysis.models import redraw
 
     with torch.random.fork_rng(devices=[]):
         model = _build(num_labels)
-    missing = model.load_state_dict(base_weights(), strict=False).missing_keys
+    missing, unknown = model.load_state_dict(base_weights(), strict=False)
+    if unknown or any(not name.startswith("classifier.") for name in missing):
+        raise ValueError(
+            f"transformers {transformers.__version__} names a ViT's weights otherwise than the base model's file does "
+            f"({[*unknown, *missing][0]!r}); install a version that pyproject.toml allows"
+        )
     redraw(model, missing, seed=seed)
     return model.eval()

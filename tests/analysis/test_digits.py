@@ -71,6 +71,14 @@ def test_another_configuration_is_pretrained_once_and_cached(tmp_path: Path, mon
         load_model(load_task("digits"))
 
 
+def test_weights_under_other_names_are_refused_instead_of_drawn(monkeypatch):
+    """Older releases of transformers name a ViT's layers otherwise: loaded all the same, W0 would be random."""
+    renamed = {name.replace("vit.layers", "vit.encoder.layer"): value for name, value in digits.base_weights().items()}
+    monkeypatch.setattr(digits, "base_weights", lambda: renamed)
+    with pytest.raises(ValueError, match="names a ViT's weights otherwise"):
+        load_model(load_task("digits"))
+
+
 def test_pretrain_says_how_far_the_committed_base_is(tmp_path: Path, monkeypatch, capsys):
     moved = {name: value.clone() for name, value in digits.base_weights().items()}
     name = "vit.layers.0.attention.q_proj.weight"
