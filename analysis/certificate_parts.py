@@ -25,9 +25,9 @@ __all__ = [
     "Measured",
     "all_bounds",
     "check_task",
-    "count_disagreements",
     "from_text",
     "full_precision_bound",
+    "heldout_predictions",
     "measure",
     "separate_heldout",
     "start_of",
@@ -176,9 +176,12 @@ def full_precision_bound(disagreements: int, errors: int, *, bits: int, task: Ta
     return float(disagreement_bound(surrogate, disagreement, num_unlabelled=m, delta=delta / 2))
 
 
-def count_disagreements(full: Measured, measured: Measured) -> int:
-    """Count the held-out inputs on which two measured models predict different classes."""
-    return int((full.heldout_predictions != measured.heldout_predictions).sum())
+def heldout_predictions(subspace: Subspace, values: Mapping[str, Any], task: Task) -> np.ndarray:
+    """Write w into the model and return its class of each held-out example."""
+    from analysis.evaluation import evaluate
+
+    subspace.write(values)
+    return evaluate(subspace.model, task, task.heldout).predictions
 
 
 def to_text(w: np.ndarray) -> str:

@@ -19,7 +19,6 @@ from analysis.certificate_parts import (
     GRIDS,
     all_bounds,
     check_task,
-    count_disagreements,
     full_precision_bound,
     measure,
     separate_heldout,
@@ -118,7 +117,8 @@ def _candidate(
     decoded = decode_subspace(word, grid=GRIDS[grid])
     full = measure(subspace, run.full_precision, task)
     measured = measure(subspace, {group: part.values for group, part in decoded.groups.items()}, task)
-    n, m, bits, differ = len(task.train), len(task.heldout), 8 * len(word), count_disagreements(full, measured)
+    n, m, bits = len(task.train), len(task.heldout), 8 * len(word)
+    differ = int((full.heldout_predictions != measured.heldout_predictions).sum())
     near_ties = max(full.near_ties, measured.near_ties)
     given: dict[str, Any] = {"bits": bits, "task": task, "delta": delta, "slack": near_ties if slack is None else slack}
     bounds = all_bounds(measured.errors, measured.probabilities(), **given)

@@ -13,9 +13,9 @@ from analysis.certificate_parts import (
     GRIDS,
     all_bounds,
     check_task,
-    count_disagreements,
     from_text,
     full_precision_bound,
+    heldout_predictions,
     measure,
     separate_heldout,
     start_of,
@@ -156,7 +156,7 @@ def _checks(stated: _Stated, task: Task) -> Iterator[Check]:
 
     sizes = {group: part.symbols.size for group, part in code.groups.items()}
     yield Check("full-precision numbers", {g: w.size for g, w in stated.full.items()} == sizes, f"{sizes}")
-    differ = count_disagreements(measure(subspace, stated.full, task), measured)
+    differ = int((heldout_predictions(subspace, stated.full, task) != measured.heldout_predictions).sum())
     detail = f"{differ} disagreements, {stated.disagreements} stated"
     yield Check("disagreements", differ <= stated.disagreements + stated.slack, detail)
     bound = full_precision_bound(stated.disagreements, stated.errors, **given)

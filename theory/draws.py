@@ -19,11 +19,12 @@ __all__ = ["draw_normal"]
 
 
 def draw_normal(*shape: int, key: str, std: float = 1.0) -> NDArray[np.float32]:
-    r"""Draw independent normals from a key, :math:`x = \text{std}\,\Phi^{-1}((k + 1/2)\,2^{-53})`, k uniform.
+    r"""Draw independent normals from a key, :math:`x = \text{std}\,\Phi^{-1}((k + 1/2)\,2^{-52})`, k uniform.
 
-    The integers are exact. Two libraries of mathematics may disagree in the last bits of a float64 inverse, about
-    :math:`2^{-52}` of its size; that reaches the float32 result only where a rounding boundary, of which there is one
-    every :math:`2^{-23}`, lies in between: fewer than one number in a hundred million.
+    The integers are exact, and so are their midpoints at 52 bits (at 53 the last one would round to 1, a draw of
+    infinity). Two libraries of mathematics may disagree in the last bits of a float64 inverse, about :math:`2^{-52}` of
+    its size; that reaches the float32 result only where a rounding boundary, of which there is one every
+    :math:`2^{-23}`, lies in between: fewer than one number in a hundred million.
 
     Args:
         *shape: of the result.
@@ -41,5 +42,5 @@ def draw_normal(*shape: int, key: str, std: float = 1.0) -> NDArray[np.float32]:
     if not 0 <= std < math.inf:
         raise ValueError(f"std must be at least 0 and finite, got {std}")
     stream = np.random.PCG64(int.from_bytes(hashlib.sha256(key.encode()).digest(), "little"))
-    middle = (np.asarray(stream.random_raw(math.prod(shape))) >> np.uint64(11)).astype(np.float64) + 0.5
-    return (std * ndtri(middle * 2.0**-53)).astype(np.float32).reshape(shape)
+    middle = (np.asarray(stream.random_raw(math.prod(shape))) >> np.uint64(12)).astype(np.float64) + 0.5
+    return (std * ndtri(middle * 2.0**-52)).astype(np.float32).reshape(shape)
