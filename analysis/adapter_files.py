@@ -68,13 +68,13 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
 
 def _write_updates(paths: Iterable[str | Path], folder: Path) -> list[list[Any]]:
     """Write every run's updates and the common base's matrices; return the rows of the list of them."""
-    from analysis.chains import final_and_best
+    from analysis.chains import choose_checkpoint
 
     base: dict[str, Tensor] = {}
     rows: list[list[Any]] = []
     for path in tqdm(list(paths), desc="adapters", unit="run", leave=False, delay=2):
         places: dict[str, str] = {}
-        for checkpoint, run in final_and_best(path).items():
+        for checkpoint, run in choose_checkpoint(path).chosen.items():
             config = run.record["config"]
             if any(row[0] == config["method"] and row[5] != run.record["key"] for row in rows):
                 raise ValueError(f"two runs of {config['method']!r} would share a folder; give one run a method")

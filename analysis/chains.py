@@ -34,7 +34,6 @@ __all__ = [
     "chain_frames",
     "chain_runs",
     "digits_runs",
-    "final_and_best",
     "intruder_curves",
     "intruder_frame",
     "intruder_measures",
@@ -147,23 +146,6 @@ def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -
             twice = f"{before[4].parent.name} and {after[4].parent.name}"
             raise ValueError(f"runs {twice} are of one method and seed; keep one configuration in a folder")
     return [item[4].parent for item in kept]
-
-
-def final_and_best(
-    path: str | Path, *, data: str | None = None, model: str | None = None, last: LoadedRun | None = None
-) -> Chosen:
-    """Load a run at its last checkpoint and at the one of lowest held-out loss; see `choose_checkpoint`.
-
-    Args:
-        path: the run's folder.
-        data: where the run's data is now; None takes where it was.
-        model: where its base model is now; None takes where it was.
-        last: the run at its last checkpoint, where it is loaded already.
-
-    Returns:
-        ``{"last": run, "best": run}``; the same object twice if the last is the best or no snapshots were kept.
-    """
-    return choose_checkpoint(path, data=data, model=model, last=last).chosen
 
 
 def choose_checkpoint(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from analysis.adapter_files import exported_updates, write_adapters
-from analysis.chains import chain_runs, digits_runs, final_and_best, intruder_frame, intruder_measures
+from analysis.chains import chain_runs, choose_checkpoint, digits_runs, intruder_frame, intruder_measures
 from analysis.cli import main
 from analysis.collect import frame_of, table_of
 from analysis.geometry import run_updates
@@ -26,7 +26,7 @@ def test_exported_updates_are_those_of_the_runs(model_cache, tmp_path, one_threa
     assert "5 methods" in capsys.readouterr().out
     found = exported_updates(out)
     for path in chain_runs(runs)[::2]:
-        for checkpoint, run in final_and_best(path).items():
+        for checkpoint, run in choose_checkpoint(path).chosen.items():
             if run.record["config"]["method"] == "fft" and run.weights.name != "adapter":
                 assert ("fft", checkpoint) not in found
                 continue

@@ -7,8 +7,8 @@ import pytest
 from analysis import geometry
 from analysis.chains import (
     chain_runs,
+    choose_checkpoint,
     digits_runs,
-    final_and_best,
     intruder_curves,
     intruder_frame,
     sharpness_frame,
@@ -118,7 +118,7 @@ def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thre
 
 def test_full_fine_tuning_is_measured_on_the_weights_adapters_would_adapt(model_cache, tmp_path, one_thread):
     (path,) = digits_runs(["fft"], seeds=1, epochs=0.2, folder=tmp_path, checkpoints=0)
-    run = final_and_best(path)["last"]
+    run = choose_checkpoint(path).chosen["last"]
     names = geometry.adapted_weights(run.model, run.record)
     assert len(names) == 8
     assert {layer.name for layer in geometry.run_updates(run)} == {name.removesuffix(".weight") for name in names}
