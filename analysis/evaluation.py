@@ -104,7 +104,8 @@ def evaluate(
                 }
                 labels = batch.pop("labels")
                 logits = model(**batch).logits.double()
-                largest = max(largest, float(logits.abs().max()))
+                least, most = logits.aminmax()  # abs() would copy a language model's logits
+                largest = max(largest, -float(least), float(most))
                 if task.kind == "causal-lm":
                     losses, clipped, errors, margins, weights = _token_means(logits, labels, task.max_loss)
                     missing = torch.full_like(losses, math.nan)

@@ -12,14 +12,12 @@ import pandas as pd
 from analysis.rounding import interval_side, same
 from theory.methods import METHODS
 
-__all__ = ["CLAIM_VALUES", "SPECTRA", "committed_claim", "paired_claim", "unchained_partner"]
+__all__ = ["SPECTRA", "claim_values", "committed_claim", "paired_claim", "unchained_partner"]
 
 SPECTRA = ("authors", "paper", "authors_per_direction", "paper_per_direction", "effective_rank", "stable_rank")
 """What chains and the methods that they chain are compared by."""
 
-CLAIM_VALUES = ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict", "edge")
-"""Columns of a claim that a result file also keeps as values."""
-
+_CLAIM_VALUES = ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict", "edge")
 _EXACT_UNITS = 20
 _LINK_OF = {"gaussian": "gaussian", "circulant": "window", "shuffled": "random"}
 
@@ -115,6 +113,20 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
                 }
             )
     return pd.DataFrame(rows)
+
+
+def claim_values(claim: pd.DataFrame, *, task: str) -> dict[str, Any]:
+    """Return a claim as values of a result file, ``TASK/MEASURE/CHECKPOINT/COLUMN``.
+
+    Args:
+        claim: from `paired_claim`.
+        task: the runs' task.
+    """
+    return {
+        f"{task}/{row.measure}/{row.checkpoint}/{name}": getattr(row, name)
+        for row in claim.itertuples()
+        for name in _CLAIM_VALUES
+    }
 
 
 def _larger(first: np.ndarray, second: np.ndarray) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["provenance", "shown_path"]
+__all__ = ["carried_notes", "provenance", "shown_path"]
 
 _PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn", "accelerate")
 
@@ -50,6 +50,23 @@ def shown_path(path: str | Path) -> str:
     """
     path = Path(path)
     return path.name if path.is_absolute() else path.as_posix()
+
+
+def carried_notes(made: Mapping[str, Any], tasks: Sequence[str], *, how: str) -> list[str]:
+    """Say since when a result file, written anew, carries what it holds of some tasks; one note a task.
+
+    Args:
+        made: provenance of the file that they are taken from; what it says of a task already stays.
+        tasks: their names.
+        how: "measured" or "recorded".
+
+    >>> made = {"date": "2026-01-02", "commit": "abc", "device": "CPU", "notes": ["mrpc: as measured on 2025-01-02"]}
+    >>> carried_notes(made, ["mrpc", "trec"], how="recorded")
+    ['mrpc: as measured on 2025-01-02', 'trec: as recorded on 2026-01-02, commit abc, CPU']
+    """
+    said = {note.partition(": as ")[0]: note for note in made.get("notes", ())}
+    new = f"as {how} on {made['date']}, commit {made['commit']}, {made['device']}"
+    return [said.get(task, f"{task}: {new}") for task in tasks]
 
 
 def provenance(command: str, seeds: Sequence[int] = ()) -> dict[str, Any]:

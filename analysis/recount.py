@@ -10,8 +10,8 @@ import pandas as pd
 from analysis.adapter_files import exported_updates
 from analysis.chains import intruder_measures
 from analysis.collect import frame_of, table_of
-from analysis.paired import CLAIM_VALUES, SPECTRA, paired_claim
-from analysis.provenance import provenance
+from analysis.paired import SPECTRA, claim_values, paired_claim
+from analysis.provenance import carried_notes, provenance
 from analysis.store import read_json, write_result
 
 __all__ = ["ranges_overlap", "recount"]
@@ -61,14 +61,13 @@ def recount(path: str | Path, adapters: str | Path, *, task: str) -> pd.DataFram
     claims = frame_of(old["tables"]["claim"])
     claims = pd.concat([part if name != task else claim.assign(task=task) for name, part in claims.groupby("task")])
     note = f"seed {', '.join(map(str, sorted(set(seeds.values()))))} counted again from the committed updates"
-    values: dict[str, Any] = old["values"] | {f"{task}/recounted": note}
-    for row in claim.itertuples():
-        values |= {f"{task}/{row.measure}/{row.checkpoint}/{key}": getattr(row, key) for key in CLAIM_VALUES}
-    command = f"{old['provenance']['command']}; python -m analysis recount ADAPTERS --task {task} --results FOLDER"
+    made = old["provenance"]
+    command = f"{made['command']}; python -m analysis recount ADAPTERS --task {task} --results FOLDER"
     write_result(
         path,
-        provenance=provenance(command, old["provenance"]["seeds"]),
-        values=values,
+        provenance=provenance(command, made["seeds"])
+        | {"notes": carried_notes(made, sorted(set(runs["task"])), how="measured")},
+        values=old["values"] | {f"{task}/recounted": note} | claim_values(claim, task=task),
         tables={"claim": table_of(claims[["task", *claim.columns]]), "runs": table_of(runs)},
         series=old["series"],
     )

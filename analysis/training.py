@@ -120,18 +120,27 @@ class BestOnSelection(TrainerCallback):
         candidates: number of models compared; a bound that holds for the chosen one pays ln(candidates).
         best: the chosen model.
         step: its step.
-        margin: second smallest loss minus the smallest, in nats; inf for one candidate.
-        doubtful: whether rounding in a forward pass of these very weights can reverse the two (training anew, which
-            rounds in every step, is another run).
     """
 
     def __init__(self, model: torch.nn.Module, task: Task, examples: Sequence[dict[str, Any]]) -> None:
         self.model, self.task, self.examples = model, task, examples
         self.candidates, self.step, self.loss = 0, 0, math.inf
         self.best: torch.nn.Module | None = None
-        self.margin, self.doubtful = math.inf, False
         self._losses: list[float] = []
         self._errors: list[float] = []
+
+    @property
+    def margin(self) -> float:
+        """Second smallest loss minus the smallest, in nats; inf for one candidate."""
+        return lowest(self._losses, self._errors)[0]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether rounding in a forward pass of these very weights can reverse the two smallest losses.
+
+        Training anew, which rounds in every step, is another run.
+        """
+        return lowest(self._losses, self._errors)[1]
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Compare this epoch's model with the best so far."""
@@ -141,7 +150,6 @@ class BestOnSelection(TrainerCallback):
         self._losses.append(loss)
         off = forward_error(self.model, outputs.largest_logit)
         self._errors.append(mean_error(outputs.clipped, off, squared=self.task.kind == "regression"))
-        self.margin, self.doubtful = lowest(self._losses, self._errors)
         if self.best is None or loss < self.loss:
             self.best, self.step, self.loss = copy.deepcopy(self.model), state.global_step, loss
 

@@ -108,8 +108,8 @@ def _write(
     import pandas as pd
 
     from analysis.collect import frame_of, table_of
-    from analysis.paired import CLAIM_VALUES
-    from analysis.provenance import provenance
+    from analysis.paired import claim_values
+    from analysis.provenance import carried_notes, provenance
     from analysis.store import read_json, write_result
 
     values: dict[str, Any] = {}
@@ -117,12 +117,7 @@ def _write(
         last = frame[frame["checkpoint"] == "last"]
         values |= {f"{task}/runs": len(last), f"{task}/seeds": last["seed"].nunique()}
         values[f"{task}/best_is_last"] = int((frame[frame["checkpoint"] == "best"]["weights"] == "adapter").sum())
-        values |= {
-            f"{task}/{row.measure}/{row.checkpoint}/{key}": getattr(row, key)
-            for row in claim.itertuples()
-            for key in CLAIM_VALUES
-        }
-        values |= {f"{task}/best_doubtful": int(last["choice_doubtful"].sum())}
+        values |= claim_values(claim, task=task) | {f"{task}/best_doubtful": int(last["choice_doubtful"].sum())}
     curves = ["curve", "curve_low", "curve_high"]
     runs = pd.concat([frame.drop(columns=curves, errors="ignore").assign(task=task) for task, frame, _ in parts])
     claims = pd.concat([claim.assign(task=task) for task, _, claim in parts])
@@ -136,9 +131,7 @@ def _write(
             frames[key] = pd.concat([frames[key], old[old["task"].isin(others)]])
         values |= {key: value for key, value in kept["values"].items() if key.split("/")[0] in others}
         series |= {key: value for key, value in kept["series"].items() if key.split("/")[0] in others}
-        made = kept["provenance"]
-        before = [f"{', '.join(others)}: as measured on {made['date']}, commit {made['commit']}, {made['device']}"]
-        notes = {"notes": made.get("notes") or before}
+        notes = {"notes": carried_notes(kept["provenance"], others, how="measured")}
         print(f"{path.name}: {', '.join(others)} kept as recorded there")
     tables = {
         key: table_of(whole[["task", *(column for column in whole.columns if column != "task")]])

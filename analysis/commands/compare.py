@@ -76,6 +76,7 @@ def main(args: argparse.Namespace) -> int:
 def _frame(places: list[Path]) -> tuple[pd.DataFrame, list[str]]:
     """Collect runs from folders and, for other tasks, from earlier comparisons; say what was taken from where."""
     from analysis.compare import comparison_frame, with_recorded
+    from analysis.provenance import carried_notes
     from analysis.store import read_json
 
     notes: list[str] = []
@@ -86,9 +87,9 @@ def _frame(places: list[Path]) -> tuple[pd.DataFrame, list[str]]:
             known = set() if frame is None else set(frame["task"])
             frame = with_recorded(frame, path)
             taken = frame[~frame["task"].isin(known)]
-            tasks, made = ", ".join(sorted(set(taken["task"]))), read_json(path)["provenance"]
-            print(f"{path.name}: {len(taken)} runs of {tasks} as recorded there")
-            notes += made.get("notes") or [f"{tasks}: as recorded on {made['date']}, commit {made['commit']}"]
+            tasks = sorted(set(taken["task"]))
+            print(f"{path.name}: {len(taken)} runs of {', '.join(tasks)} as recorded there")
+            notes += carried_notes(read_json(path)["provenance"], tasks, how="recorded")
     assert frame is not None
     return frame, notes
 
