@@ -97,10 +97,8 @@ def load_run(
 
 def _check_base(folder: Path, trained_on: Any) -> None:
     """Refuse a run of the bundled task whose W0 is not the one at hand: its update was learned on other weights."""
-    stated, here = (
-        (trained_on or {}).get("fingerprint", "none stated, from before W0 was committed"),
-        base_fingerprint(),
-    )
+    stated = trained_on["fingerprint"] if trained_on else "none stated, from before W0 was committed"
+    here = base_fingerprint()
     if stated != here:
         raise ValueError(
             f"run {str(folder)!r} was trained on another base model (fingerprint {stated}; the bundled one is {here}); "

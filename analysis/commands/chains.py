@@ -107,10 +107,10 @@ def _write(
     """Write one committed result, beside what it holds of other tasks; its command names folders as RUNS_FOLDER."""
     import pandas as pd
 
-    from analysis.collect import frame_of, table_of
+    from analysis.collect import table_of
     from analysis.paired import claim_values
-    from analysis.provenance import carried_notes, provenance
-    from analysis.store import read_json, write_result
+    from analysis.provenance import provenance
+    from analysis.store import write_result
 
     values: dict[str, Any] = {}
     for task, frame, claim in parts:
@@ -121,18 +121,12 @@ def _write(
     curves = ["curve", "curve_low", "curve_high"]
     runs = pd.concat([frame.drop(columns=curves, errors="ignore").assign(task=task) for task, frame, _ in parts])
     claims = pd.concat([claim.assign(task=task) for task, _, claim in parts])
-    path = args.results / f"{name}.json"
-    frames, notes = {"claim": claims, "runs": runs}, {}
-    kept = read_json(path) if path.exists() else {"tables": {}}
-    others = sorted(set(frame_of(kept["tables"]["runs"])["task"]) - set(runs["task"])) if kept["tables"] else []
-    if others:
-        for key in frames:
-            old = frame_of(kept["tables"][key])
-            frames[key] = pd.concat([frames[key], old[old["task"].isin(others)]])
-        values |= {key: value for key, value in kept["values"].items() if key.split("/")[0] in others}
-        series |= {key: value for key, value in kept["series"].items() if key.split("/")[0] in others}
-        notes = {"notes": carried_notes(kept["provenance"], others, how="measured")}
-        print(f"{path.name}: {', '.join(others)} kept as recorded there")
+    path, notes = args.results / f"{name}.json", {}
+    frames = {"claim": claims, "runs": runs}
+    kept = _other_tasks(path, set(runs["task"])) if path.exists() else None
+    if kept is not None:
+        frames = {key: pd.concat([whole, kept["frames"][key]]) for key, whole in frames.items()}
+        values, series, notes = values | kept["values"], series | kept["series"], {"notes": kept["notes"]}
     tables = {
         key: table_of(whole[["task", *(column for column in whole.columns if column != "task")]])
         for key, whole in frames.items()
@@ -143,3 +137,24 @@ def _write(
     command.append(f"--links {args.links} --examples {args.examples} --steps {args.steps} --results FOLDER")
     record = provenance(" ".join(command), sorted({int(seed) for seed in frames["runs"]["seed"]})) | notes
     return write_result(path, provenance=record, values=values, tables=tables, series=series)
+
+
+def _other_tasks(path: Path, measured: set[str]) -> dict[str, Any] | None:
+    """Return what a result file holds of other tasks than those measured now, and say that it stays."""
+    from analysis.collect import frame_of
+    from analysis.provenance import carried_notes
+    from analysis.store import read_json
+
+    result = read_json(path)
+    frames = {key: frame_of(result["tables"][key]) for key in ("claim", "runs")}
+    others = sorted(set(frames["runs"]["task"]) - measured)
+    if not others:
+        return None
+    print(f"{path.name}: {', '.join(others)} kept as recorded there")
+    named = {part: {key: value for key, value in result[part].items() if key.split("/")[0] in others}
+             for part in ("values", "series")}  # fmt: skip
+    return {
+        "frames": {key: frame[frame["task"].isin(others)] for key, frame in frames.items()},
+        "notes": carried_notes(result["provenance"], others, how="measured"),
+        **named,
+    }
