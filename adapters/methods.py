@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import PeftConfig, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import LoraConfig, PeftConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers, check_target_module_exists
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from torch import nn
@@ -203,9 +203,6 @@ def _is_under(name: str, roots: list[str]) -> bool:
 
 def _targets(model: nn.Module, target_modules: str | list[str] | None, heads: list[str]) -> list[str]:
     """Resolve the targets to module names, heads excluded, before PEFT touches the model."""
-    from peft import LoraConfig
-    from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_target_module_exists
-
     if target_modules is None:
         kind = getattr(getattr(model, "config", None), "model_type", None)
         if kind not in TARGET_MODULES:

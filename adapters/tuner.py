@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs, register_peft_method
 from peft.utils.other import get_pattern_key
@@ -93,8 +94,6 @@ def _pattern(pattern: dict, name: str, default):
 
 def register() -> None:
     """Make PEFT and transformers know the column methods; importing the package calls it."""
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
     if extend_peft_type(TYPE_NAME) not in PEFT_TYPE_TO_CONFIG_MAPPING:
         register_peft_method(name=TYPE_NAME.lower(), config_cls=ColumnConfig, model_cls=ColumnModel, prefix=PREFIX)
 

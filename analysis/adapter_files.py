@@ -9,18 +9,20 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.collect import frame_of
-from analysis.store import atomic_write_bytes, atomic_write_json, check_writable, read_json, write_result
+from analysis.checkpoints import choose_checkpoint
+from analysis.geometry import run_updates
+from analysis.loading import LoadedRun
+from analysis.provenance import provenance
+from analysis.results import frame_of, write_result
+from analysis.store import atomic_write_bytes, atomic_write_json, check_writable, read_json
 from analysis.weights_io import LayerUpdate, WeightFiles, from_adapter, from_checkpoints
-
-if TYPE_CHECKING:
-    from analysis.finetune import LoadedRun
 
 __all__ = ["exported_updates", "write_adapters"]
 
@@ -47,8 +49,6 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
         ValueError: if the runs have no common base, two are of one method, a model's weights are Conv1D, or the folder
             cannot be written to.
     """
-    from analysis.provenance import provenance
-
     folder = check_writable(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
         staging = Path(name)
@@ -68,8 +68,6 @@ def write_adapters(paths: Iterable[str | Path], folder: str | Path, *, command: 
 
 def _write_updates(paths: Iterable[str | Path], folder: Path) -> list[list[Any]]:
     """Write every run's updates and the common base's matrices; return the rows of the list of them."""
-    from analysis.chains import choose_checkpoint
-
     base: dict[str, Tensor] = {}
     rows: list[list[Any]] = []
     for path in tqdm(list(paths), desc="adapters", unit="run", leave=False, delay=2):
@@ -92,8 +90,6 @@ def _write_updates(paths: Iterable[str | Path], folder: Path) -> list[list[Any]]
 
 def _common_base(run: LoadedRun, base: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the base's matrices that the run adapts; refuse others than ``base``, unless that is empty."""
-    from analysis.geometry import run_updates
-
     if any(type(module).__name__ == "Conv1D" for module in run.model.modules()):
         raise ValueError(f"run {run.folder.name!r} adapts Conv1D weights (GPT-2); export knows Linear ones")
     found = {f"{layer.name}.weight": layer.base.contiguous() for layer in run_updates(run)}
@@ -118,8 +114,6 @@ def _write_update(run: LoadedRun, folder: Path, *, names: list[str]) -> None:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save
-
     atomic_write_bytes(path, save(dict(tensors)))
 
 

@@ -21,7 +21,7 @@ from analysis.resampling import (
     interval,
     permutation_p_value,
 )
-from analysis.rounding import interval_side
+from analysis.rounding_of_statistics import interval_side
 
 __all__ = ["Comparison", "agreement_table", "family_differences"]
 

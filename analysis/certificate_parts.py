@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from analysis.evaluation import evaluate
 from analysis.fingerprints import example_digest, model_fingerprint
+from analysis.models import head_modules
 from analysis.short_code import reached_subspace
+from analysis.subspace import Subspace
+from analysis.task import Task
+from analysis.tasks import load_model
 from theory.certificates import Grid, cross_entropy_bound, disagreement_bound, occam_bound, smoothed_range
 from theory.checks import check_integer
 from theory.codebook import STANDARD_GRID
-
-if TYPE_CHECKING:
-    from analysis.subspace import Subspace
-    from analysis.tasks import Task
 
 __all__ = [
     "ALLOWANCE",
@@ -75,9 +76,6 @@ def check_task(task: Task) -> None:
 
 def start_of(task: Task, choice: Mapping[str, Any]) -> tuple[Subspace, str]:
     """Rebuild the decoder's model for a choice; return its subspace and the fingerprint of W0 with its head."""
-    from analysis.models import head_modules
-    from analysis.tasks import load_model
-
     base = load_model(task, seed=choice["seed"])
     fingerprint = model_fingerprint(base)
     return reached_subspace(base, choice, heads=head_modules(base, kind=task.kind)), fingerprint
@@ -142,8 +140,6 @@ class Measured:
 
 def measure(subspace: Subspace, values: Mapping[str, Any], task: Task) -> Measured:
     """Write w into the model and measure it on both splits, in float32 and, for the distance, in float64."""
-    from analysis.evaluation import evaluate
-
     subspace.write(values)
     model, splits = subspace.model, (task.train, task.heldout)
     train, heldout = (evaluate(model, task, split) for split in splits)
@@ -178,8 +174,6 @@ def full_precision_bound(disagreements: int, errors: int, *, bits: int, task: Ta
 
 def heldout_predictions(subspace: Subspace, values: Mapping[str, Any], task: Task) -> np.ndarray:
     """Write w into the model and return its class of each held-out example."""
-    from analysis.evaluation import evaluate
-
     subspace.write(values)
     return evaluate(subspace.model, task, task.heldout).predictions
 

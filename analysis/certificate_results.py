@@ -8,7 +8,8 @@ from typing import Any
 
 from analysis.coverage import coverage_table
 from analysis.provenance import provenance
-from analysis.store import read_json, write_result
+from analysis.results import write_result
+from analysis.store import read_json
 from theory.certificates import occam_bound
 
 __all__ = ["certificate_row", "write_certificate_results"]

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from analysis.certificate_parts import (
     GRIDS,
@@ -27,13 +27,11 @@ from analysis.certificate_parts import (
 )
 from analysis.fingerprints import data_fingerprint
 from analysis.short_code import TrainingOptions, train_short_code
+from analysis.task import Task
 from analysis.verify import Check, verify
 from theory.certificates import decode_subspace, encode_subspace, kl_lower, kl_upper
 from theory.checks import check_integer, check_probability
 from theory.codebook import GROUPS
-
-if TYPE_CHECKING:
-    from analysis.tasks import Task
 
 __all__ = ["GRIDS", "Check", "certify", "separate_heldout", "verify"]
 

@@ -6,61 +6,40 @@ is best on the held-out examples (the paper's choice; used for geometry alone, n
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
+from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from analysis.checkpoints import choose_checkpoint
+from analysis.finetune import run
+from analysis.geometry import adapted_weights, run_updates, training_batch
+from analysis.intruder_measures import EPSILONS, intruder_measures
+from analysis.loading import LoadedRun
+from analysis.results import frame_of
+from analysis.run_config import RunConfig
+from analysis.sharpness import mean_rise, worst_rise
+from analysis.spaces import parameter_space
 from analysis.store import read_json
 from theory.methods import METHODS
 
-if TYPE_CHECKING:
-    from analysis.finetune import LoadedRun
-    from analysis.weights_io import LayerUpdate
-
 __all__ = [
-    "EPSILONS",
-    "CheckpointChoice",
-    "choose_checkpoint",
+    "SPECTRA",
     "chain_frames",
     "chain_runs",
+    "committed_claim",
     "digits_runs",
     "intruder_curves",
     "intruder_frame",
-    "intruder_measures",
     "sharpness_frame",
 ]
-
-EPSILONS = np.linspace(0.02, 1.0, 50)
-"""Thresholds of the curves of intruders."""
-
-Chosen = dict[str, "LoadedRun"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CheckpointChoice:
-    """The checkpoint of lowest held-out loss, and how clear that choice is.
-
-    Attributes:
-        chosen: ``{"last": run, "best": run}``; the same object twice where the last is the best.
-        margin: second lowest held-out loss minus the lowest, in nats (squared units for regression); inf if there was
-            one candidate.
-        doubtful: whether rounding in a forward pass of these very weights can reverse the two. Training anew rounds in
-            every step and amplifies it: that is another run, which this does not speak of.
-    """
-
-    chosen: Chosen
-    margin: float
-    doubtful: bool
 
 
 def digits_runs(
@@ -91,8 +70,6 @@ def digits_runs(
         RunFailure: if a run fails.
         ValueError: for an unknown method or sizes outside their range.
     """
-    from analysis.finetune import RunConfig, run
-
     paths = []
     for method, seed in tqdm(list(itertools.product(methods, range(seeds))), desc="runs", leave=False, delay=2):
         config = RunConfig(
@@ -146,54 +123,6 @@ def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -
             twice = f"{before[4].parent.name} and {after[4].parent.name}"
             raise ValueError(f"runs {twice} are of one method and seed; keep one configuration in a folder")
     return [item[4].parent for item in kept]
-
-
-def choose_checkpoint(
-    path: str | Path, *, data: str | None = None, model: str | None = None, last: LoadedRun | None = None
-) -> CheckpointChoice:
-    """Compare a run's checkpoints by held-out loss, in float64, so that rounding cannot reverse close ones.
-
-    The start, before any step, is no candidate. A loss that is not finite never wins over one that is.
-
-    Args:
-        path: the run's folder.
-        data: where the run's data is now; None takes where it was.
-        model: where its base model is now; None takes where it was.
-        last: the run at its last checkpoint, where it is loaded already.
-
-    Returns:
-        The runs, the margin of the choice, and whether rounding leaves it open.
-    """
-    from analysis.finetune import load_run
-    from analysis.rounding import lowest
-
-    last = best = last or load_run(path, data=data, model=model)
-    others = [int(snapshot.name.removeprefix("step-")) for snapshot in last.checkpoints()]
-    # neither the start, nor what the run itself ended with
-    others = [step for step in others if step not in (0, last.record["selection"]["step"])]
-    if not others:
-        return CheckpointChoice(chosen={"last": last, "best": last}, margin=math.inf, doubtful=False)
-    losses = [_heldout_loss(last)]
-    for step in others:
-        run = load_run(path, data=data, model=model, checkpoint=f"step-{step:06d}")
-        loss = _heldout_loss(run)
-        if loss[0] < min((value for value, _ in losses if not math.isnan(value)), default=math.inf):
-            best = run
-        losses.append(loss)
-    margin, doubtful = lowest(*zip(*losses, strict=True))
-    return CheckpointChoice(chosen={"last": last, "best": best}, margin=margin, doubtful=doubtful)
-
-
-def _heldout_loss(run: LoadedRun) -> tuple[float, float]:
-    """Return a run's mean held-out loss, computed in float64, and how far rounding can move it."""
-    from analysis.evaluation import evaluate
-    from analysis.rounding import forward_error, mean_error
-
-    wide = copy.deepcopy(run.model).to(torch.float64)
-    outputs = evaluate(wide, run.task, run.task.heldout)
-    off = forward_error(wide, outputs.largest_logit)
-    error = mean_error(outputs.losses, off, squared=run.task.kind == "regression")
-    return float(np.average(outputs.losses, weights=outputs.weights)), error
 
 
 def sharpness_frame(
@@ -250,8 +179,6 @@ def chain_frames(
 def _frames(
     paths: Iterable[str | Path], measures: Sequence[Callable[[LoadedRun], dict[str, Any]]], *, n_jobs: int
 ) -> list[pd.DataFrame]:
-    from joblib import Parallel, delayed
-
     paths = list(paths)
     work = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_measured)(path, measures) for path in paths)
     rows = list(tqdm(work, desc="runs", total=len(paths), leave=False, delay=2))
@@ -280,10 +207,6 @@ def _about(run: LoadedRun) -> dict[str, Any]:
 
 
 def _sharpness(run: LoadedRun, *, examples: int, relative_radius: float, samples: int) -> dict[str, Any]:
-    from analysis.geometry import adapted_weights, training_batch
-    from analysis.sharpness import mean_rise, worst_rise
-    from analysis.spaces import parameter_space
-
     batch, names = training_batch(run, examples=examples), adapted_weights(run.model, run.record)
     found: dict[str, Any] = {}
     for space in ("adapter", "merged"):
@@ -298,58 +221,7 @@ def _sharpness(run: LoadedRun, *, examples: int, relative_radius: float, samples
 
 
 def _intruders(run: LoadedRun, *, epsilon: float, count: int) -> dict[str, Any]:
-    from analysis.geometry import run_updates
-
     return intruder_measures(run_updates(run), epsilon=epsilon, count=count)
-
-
-def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, count: int = 10) -> dict[str, Any]:
-    """Count intruders by both conventions, and say how many directions an update uses.
-
-    Args:
-        updates: of every adapted matrix, from `analysis.weights_io`.
-        epsilon: threshold.
-        count: leading vectors of the authors' convention.
-
-    Returns:
-        authors, paper (sums over matrices), each with _low and _high (what rounding leaves open), effective_rank and
-        stable_rank of dW (means over matrices), authors_per_direction and paper_per_direction (the sums over the
-        effective rank: a chain has more directions to put intruders in), and curve: the paper's count at each of
-        `EPSILONS`, with curve_low and curve_high.
-    """
-    from analysis.intruders import shared_bases
-    from analysis.spectra import (
-        effective_rank,
-        intruder_counts,
-        intruder_dimensions,
-        stable_rank,
-        update_spectrum,
-    )
-
-    cache = shared_bases()
-    authors = intruder_dimensions(updates, convention="authors", count=count, cache=cache)
-    everything = intruder_dimensions(updates, convention="paper", cache=cache)
-    values = [update_spectrum(layer) for layer in updates]
-    at_epsilon = {
-        name: intruder_counts(vectors, [epsilon]).iloc[0]
-        for name, vectors in (("authors", authors), ("paper", everything))
-    }
-    counts = {name: int(row["intruders"]) for name, row in at_epsilon.items()}
-    ends = {
-        f"{name}_{end}": int(row[f"intruders_{end}"]) for name, row in at_epsilon.items() for end in ("low", "high")
-    }
-    curve = intruder_counts(everything, EPSILONS)
-    rank = float(np.mean([effective_rank(item) for item in values]))
-    return {
-        **counts,
-        **ends,
-        **{f"{name}_per_direction": count / rank for name, count in counts.items()},
-        "effective_rank": rank,
-        "stable_rank": float(np.mean([stable_rank(item) for item in values])),
-        "curve": curve["intruders"].tolist(),
-        "curve_low": curve["intruders_low"].tolist(),
-        "curve_high": curve["intruders_high"].tolist(),
-    }
 
 
 def intruder_curves(counts: pd.DataFrame, *, checkpoint: str = "last") -> dict[str, pd.DataFrame]:
@@ -371,3 +243,24 @@ def intruder_curves(counts: pd.DataFrame, *, checkpoint: str = "last") -> dict[s
             columns[f"rounded_{end}"] = np.array(part[f"curve_{end}"].tolist()).mean(axis=0)
         found[str(method)] = pd.DataFrame({"epsilon": EPSILONS, **columns})
     return found
+
+
+SPECTRA = ("authors", "paper", "authors_per_direction", "paper_per_direction", "effective_rank", "stable_rank")
+"""What chains and the methods that they chain are compared by."""
+
+
+def committed_claim(path: str | Path, *, task: str) -> pd.DataFrame:
+    """Return one task's rows of the ``claim`` table of a committed result file.
+
+    Args:
+        path: written by ``python -m analysis chains``.
+        task: such as ``"trec"``.
+
+    Raises:
+        ValueError: if the file is missing or corrupt, or has no row of the task.
+    """
+    claim = frame_of(read_json(path)["tables"]["claim"])
+    rows = claim[claim["task"] == task]
+    if rows.empty:
+        raise ValueError(f"{Path(path).name} has no task {task!r}; it has {', '.join(claim['task'].unique())}")
+    return rows.drop(columns="task").reset_index(drop=True)

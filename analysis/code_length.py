@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
+from adapters import factors
 from analysis.evaluation import doubtful_errors, evaluate
-from analysis.rounding import forward_error
+from analysis.loading import LoadedRun
+from analysis.rounding_of_losses import forward_error
+from analysis.tasks import load_model
 from theory.coding import adaptive_bits
-
-if TYPE_CHECKING:
-    from analysis.loading import LoadedRun
 
 __all__ = ["SETTINGS", "TrainedPart", "code_of_run", "quantize_tensor", "trained_parts"]
 
@@ -60,11 +62,6 @@ def trained_parts(run: LoadedRun) -> Iterator[TrainedPart]:
     Columns are coded merged (a column that two links trained counts once), factors as B alone where A was frozen
     and as B and A where both were trained, all else (heads, full fine-tuning) as its dense change.
     """
-    from peft.utils import ModulesToSaveWrapper
-    from transformers.pytorch_utils import Conv1D
-
-    from adapters import factors
-
     model = run.model
     if not hasattr(model, "peft_config"):
         for name, parameter in model.named_parameters():
@@ -157,8 +154,6 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
     Raises:
         ValueError: for a task without 0-1 loss, or an update that is not finite.
     """
-    from analysis.tasks import load_model
-
     if run.task.kind in ("regression", "causal-lm"):
         raise ValueError(f"a code's length is measured by the 0-1 loss, which a {run.task.kind} task does not have")
     examples = list(run.task.train)

@@ -11,11 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.results import table_of, write_result
 from analysis.run_config import content
+from analysis.seeds import across_seeds
 from analysis.store import check_writable, config_key, read_json
 from theory.methods import METHODS
 
-__all__ = ["frame", "frame_of", "read_records", "runs_result", "seeds_of", "table_of", "write_parquet"]
+__all__ = ["frame", "read_records", "runs_result", "seeds_of", "write_parquet"]
 
 
 def read_records(
@@ -145,28 +147,6 @@ def write_parquet(table: pd.DataFrame, path: str | Path) -> Path:
     return path
 
 
-def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def table_of(data: pd.DataFrame, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
-    """Return a data frame as the ``{"columns", "rows"}`` of a committed result, floats to six significant digits."""
-    data = data if columns is None else data[list(columns)]
-    rows = [[_cell(value) for value in row] for row in data.itertuples(index=False)]
-    return {"columns": list(data.columns), "rows": rows}
-
-
-def frame_of(table: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a table of a committed result as a data frame.
-
-    >>> frame_of({"columns": ["a"], "rows": [[1], [2]]})["a"].tolist()
-    [1, 2]
-    """
-    return pd.DataFrame(table["rows"], columns=table["columns"])
-
-
 _RUN_COLUMNS = (
     "task", "model", "method", "rank", "links", "seed", "epochs", "num_train", "metric_name", "metric", "train_loss",
     "heldout_loss", "train_error", "heldout_error", "steps", "seconds_per_step", "total_seconds", "peak_memory_bytes",
@@ -190,9 +170,6 @@ def runs_result(
     Raises:
         ValueError: if runs of one method, rank and length of chain differ in more than their seed.
     """
-    from analysis.generalization import across_seeds
-    from analysis.store import write_result
-
     done = [record for record in records if record["status"] == "done"]
     runs = frame(done)
     if model_name is not None:

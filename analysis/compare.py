@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.collect import frame_of
+from analysis.results import frame_of
 from analysis.store import read_json
 from theory.bounds import from_update
 from theory.methods import METHODS

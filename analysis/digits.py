@@ -12,32 +12,32 @@ import fcntl
 import functools
 import hashlib
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file, save
+from sklearn.datasets import load_digits
+from tqdm import tqdm
+from transformers import ViTConfig, ViTForImageClassification
 
-from analysis.store import atomic_write_bytes, check_writable, config_key
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import ViTForImageClassification
-
-    from analysis.tasks import DataOptions, Task
+from analysis.batches import stack_images
+from analysis.redraw import redraw
+from analysis.store import atomic_write_bytes, cache_folder, check_writable, config_key
+from analysis.task import DataOptions, Task
 
 __all__ = [
-    "PRETRAINING",
     "BaseDistance",
+    "PRETRAINING",
     "base_distance",
     "base_fingerprint",
     "base_weights",
-    "cache_folder",
     "digits_model",
     "digits_task",
     "pretrain",
-    "stack_images",
     "write_base",
 ]
 
@@ -64,27 +64,10 @@ _CLASSES = (5, 6, 7, 8, 9)
 _NUM_TRAIN = 200
 
 
-def cache_folder() -> Path:
-    """Return the folder of cached base models: ``$BEYOND_LORA_CACHE`` or ``~/.cache/beyond-lora``."""
-    return Path(os.environ.get("BEYOND_LORA_CACHE") or Path.home() / ".cache" / "beyond-lora")
-
-
 @functools.lru_cache(maxsize=1)
 def _images() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
     digits = load_digits()
     return (digits.images / 8.0 - 1.0).astype(np.float32)[:, None], digits.target
-
-
-def stack_images(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Stack images of one size into a batch."""
-    import torch
-
-    return {
-        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
-        "labels": torch.tensor([example["labels"] for example in examples]),
-    }
 
 
 def digits_task(*, model: str | None, seed: int, options: DataOptions) -> Task:
@@ -98,10 +81,6 @@ def digits_task(*, model: str | None, seed: int, options: DataOptions) -> Task:
     Raises:
         ValueError: if ``num_train`` leaves fewer than 50 images held out.
     """
-    import torch
-
-    from analysis.tasks import Task
-
     images, targets = _images()
     pool = np.flatnonzero(np.isin(targets, _CLASSES))
     count = options.num_train if options.num_train is not None else _NUM_TRAIN
@@ -132,8 +111,6 @@ def digits_task(*, model: str | None, seed: int, options: DataOptions) -> Task:
 
 
 def _build(num_labels: int) -> ViTForImageClassification:
-    from transformers import ViTConfig, ViTForImageClassification
-
     return ViTForImageClassification(ViTConfig(**PRETRAINING["architecture"], num_labels=num_labels))
 
 
@@ -143,9 +120,6 @@ def pretrain() -> dict[str, torch.Tensor]:
     Returns:
         The state dict without the head. One processor gives the same bits each time, another one others.
     """
-    import torch
-    from tqdm import tqdm
-
     images, targets = _images()
     pool = np.flatnonzero(np.isin(targets, PRETRAINING["classes"]))
     pixels, labels = torch.from_numpy(images[pool]), torch.from_numpy(targets[pool])
@@ -219,8 +193,6 @@ def _trained_here(path: Path) -> dict[str, torch.Tensor]:
 
 @functools.lru_cache(maxsize=2)
 def _read(path: Path, *, mend: str) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     try:
         return load_file(path)
     except Exception as error:
@@ -229,8 +201,6 @@ def _read(path: Path, *, mend: str) -> dict[str, torch.Tensor]:
 
 def write_base(state: dict[str, torch.Tensor], path: str | Path) -> Path:
     """Write a base model's weights as safetensors, whole or not at all."""
-    from safetensors.torch import save
-
     return atomic_write_bytes(path, save(state, metadata={"format": "pt"}))
 
 
@@ -255,8 +225,6 @@ def base_distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) 
     Raises:
         ValueError: if they do not have the same weights by name and shape.
     """
-    import torch
-
     if {name: w.shape for name, w in one.items()} != {name: w.shape for name, w in other.items()}:
         raise ValueError("one and other must be base models of one architecture: their weights differ in name or shape")
     apart = torch.cat([(one[name] - other[name]).double().reshape(-1) for name in one])
@@ -282,11 +250,6 @@ def digits_model(*, num_labels: int, seed: int) -> ViTForImageClassification:
     Raises:
         ValueError: see :func:`base_weights`; and if this version of transformers gives a ViT's weights other names.
     """
-    import torch
-    import transformers
-
-    from analysis.models import redraw
-
     with torch.random.fork_rng(devices=[]):
         model = _build(num_labels)
     missing, unknown = model.load_state_dict(base_weights(), strict=False)

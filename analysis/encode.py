@@ -6,43 +6,18 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import torch
+from analysis.batches import pad_batch, stack_images
+from analysis.kinds import Kind
+from analysis.models import load_image_processor, load_tokenizer, supports_multiple_choice
+from analysis.task import DataOptions, RawTask, Task
 
-    from analysis.tasks import DataOptions, Kind, Task
-
-__all__ = ["RawTask", "encode_task", "pad_batch"]
+__all__ = ["encode_task"]
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RawTask:
-    """A data set as rows of plain Python values.
-
-    Attributes:
-        kind: kind of task.
-        train: rows. Keys by kind: ``text``, ``text_pair`` (optional), ``label``; ``choices`` (a list) for
-            multiple choice, whose label is an index; ``target`` for causal LM; ``image`` (PIL) for images.
-        heldout: rows of the held-out split.
-        metric_name: as in :class:`analysis.tasks.Task`.
-        label_names: classes in the order of their index; None sorts the training split's labels.
-        label_range: range of a regression's label; None takes the training split's.
-        notes: what a reader of a result must know.
-    """
-
-    kind: Kind
-    train: Sequence[dict[str, Any]]
-    heldout: Sequence[dict[str, Any]]
-    metric_name: str
-    label_names: tuple[str, ...] | None = None
-    label_range: tuple[float, float] | None = None
-    notes: tuple[str, ...] = ()
 
 
 def _subsample(rows: Sequence[dict[str, Any]], count: int | None, *, seed: int, name: str) -> Sequence[dict[str, Any]]:
@@ -136,35 +111,6 @@ def _encode_completion(row: dict[str, Any], tokenizer: Any, max_length: int) -> 
     return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
 
 
-def pad_batch(examples: list[dict[str, Any]], *, pad_id: int, choices: int = 0) -> dict[str, torch.Tensor]:
-    """Pad encoded examples on the right to the longest of the batch.
-
-    Args:
-        examples: dictionaries of token lists and ``"labels"``.
-        pad_id: id that fills ``input_ids``; labels are filled with -100, all else with 0.
-        choices: choices per example of a multiple-choice task, else 0.
-
-    Returns:
-        Tensors of shape (batch, length), or (batch, choices, length).
-    """
-    import torch
-
-    keys = [key for key in examples[0] if key != "labels"]
-    fills = {"input_ids": pad_id}
-    batch: dict[str, torch.Tensor] = {}
-    for key in keys:
-        lists = [part for example in examples for part in (example[key] if choices else [example[key]])]
-        length = max(len(part) for part in lists)
-        padded = torch.tensor([[*part, *[fills.get(key, 0)] * (length - len(part))] for part in lists])
-        batch[key] = padded.view(len(examples), choices, length) if choices else padded
-    labels = [example["labels"] for example in examples]
-    if isinstance(labels[0], list):
-        length = max(len(part) for part in labels)
-        labels = [[*part, *[-100] * (length - len(part))] for part in labels]
-    batch["labels"] = torch.tensor(labels)
-    return batch
-
-
 def _identity(row: dict[str, Any]) -> Any:
     return tuple(
         (key, tuple(value) if isinstance(value, list) else value)
@@ -182,9 +128,6 @@ def encode_task(raw: RawTask, *, name: str, model: str, seed: int, options: Data
     Raises:
         ValueError: an empty split, all texts empty, one class only, a label that does not parse.
     """
-    from analysis.models import load_tokenizer, supports_multiple_choice
-    from analysis.tasks import Task
-
     _check_rows(raw)
     names = () if raw.kind in ("regression", "causal-lm") else _class_names(raw)
     raw = dataclasses.replace(
@@ -267,10 +210,6 @@ class _Images(Sequence):
 
 
 def _image_task(raw: RawTask, *, name: str, model: str, seed: int, names: tuple[str, ...]) -> Task:
-    from analysis.digits import stack_images
-    from analysis.models import load_image_processor
-    from analysis.tasks import Task
-
     processor = load_image_processor(model)
     splits = {
         split: _Images(rows, [_class_index(row, names, split, i) for i, row in enumerate(rows)], processor)

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from adapters.layer import ColumnLayer
 
 __all__ = ["columns_of", "distance", "selector_lora", "tiny_llama", "tokens", "train_steps"]
 
 
 def tiny_llama(*, seed: int = 0, hidden: int = 32, layers: int = 2) -> nn.Module:
     """Build a random Llama of two layers in float64, small enough to train in a second."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LlamaConfig(
@@ -57,8 +58,6 @@ def selector_lora(model: nn.Module, columns: Sequence[int], *, alpha: float, tar
 
 def columns_of(model: nn.Module, *, adapter: str = "default") -> dict[str, tuple[int, ...]]:
     """Return the columns that the live link of each adapted layer trains, by module name."""
-    from adapters.layer import ColumnLayer
-
     return {
         module.module_name: module.beyond_column_sum[adapter].columns
         for module in model.modules()

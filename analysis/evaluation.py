@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from sklearn.metrics import matthews_corrcoef
 
-if TYPE_CHECKING:
-    import torch
-
-    from analysis.tasks import Task
+from analysis.task import Task
 
 __all__ = ["Outputs", "doubtful_errors", "evaluate", "metric"]
 
@@ -54,8 +53,6 @@ def _classified(logits: torch.Tensor, labels: torch.Tensor, max_loss: float) -> 
 
 
 def _token_means(logits: torch.Tensor, labels: torch.Tensor, max_loss: float) -> list[torch.Tensor]:
-    import torch
-
     logits, labels = logits[:, :-1], labels[:, 1:]
     counted = labels != -100
     parts = _classified(logits, labels.clamp(min=0), max_loss)[:4]
@@ -81,8 +78,6 @@ def evaluate(
     Raises:
         ValueError: if there are no examples.
     """
-    import torch
-
     if len(examples) == 0:
         raise ValueError("examples must not be empty")
     first = next(model.parameters())
@@ -167,7 +162,6 @@ def metric(outputs: Outputs, name: str) -> float:
             return math.nan
         if name == "pearson":
             return float(np.corrcoef(predictions, labels)[0, 1])
-        from sklearn.metrics import matthews_corrcoef
 
         return float(matthews_corrcoef(labels.astype(int), predictions.astype(int)))
     raise ValueError(f"unknown metric {name!r}; accepted: accuracy, matthews, pearson, perplexity")

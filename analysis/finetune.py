@@ -11,22 +11,27 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
+import adapters
+from adapters import Prepared
 from analysis.cells import run_once
+from analysis.evaluation import Outputs, evaluate, metric
+from analysis.generalization import measured_gap
+from analysis.instruments import PeakMemory, StepClock, saved_activation_bytes
 from analysis.loading import LoadedRun, load_run
+from analysis.measures import run_measures
+from analysis.models import head_modules
+from analysis.provenance import provenance
 from analysis.run_config import RunConfig
 from analysis.store import RunFailure, atomic_write_json, check_writable, read_json
-from analysis.tasks import Task, carve, load_model, load_task
+from analysis.task import Task, carve
+from analysis.tasks import load_model, load_task
+from analysis.training import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
 from theory.methods import get_method
-
-if TYPE_CHECKING:
-    import torch
-
-    from adapters import Prepared
-    from analysis.evaluation import Outputs
 
 __all__ = ["ConfigurationError", "LoadedRun", "RunConfig", "check_links", "load_run", "prepare_run", "run", "run_cell"]
 
@@ -37,8 +42,6 @@ class ConfigurationError(ValueError):
 
 @functools.lru_cache(maxsize=1)
 def _base_provenance() -> dict[str, Any]:
-    from analysis.provenance import provenance
-
     return provenance("", ())
 
 
@@ -55,9 +58,6 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
     Raises:
         ValueError: if the targets are not found, or rank exceeds a target's width.
     """
-    import adapters
-    from analysis.models import head_modules
-
     config = config.resolve()
     assert config.alpha is not None
     assert config.links is not None
@@ -112,9 +112,6 @@ def _summary(outputs: Outputs, name: str) -> dict[str, float]:
 
 
 def _results(task: Task, train: Outputs, heldout: Outputs) -> dict[str, Any]:
-    from analysis.evaluation import metric
-    from analysis.generalization import measured_gap
-
     gaps: dict[str, Any] = {
         task.loss_name: measured_gap(train.clipped, heldout.clipped, loss_range=task.max_loss).as_record()
     }
@@ -149,12 +146,6 @@ def run_cell(
         NonFiniteLoss: if the training loss is NaN or infinite.
         ConfigurationError: if the configuration does not fit the data or the model.
     """
-    import adapters
-    from analysis.evaluation import evaluate
-    from analysis.instruments import PeakMemory, StepClock, saved_activation_bytes
-    from analysis.measures import run_measures
-    from analysis.training import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
-
     started = time.perf_counter()
     asked = RunConfig.from_mapping(values)
     config = asked.resolve()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 __all__ = ["data_fingerprint", "example_digest", "model_fingerprint"]
 
@@ -48,6 +46,4 @@ def model_fingerprint(model: torch.nn.Module) -> str:
 
 
 def _bytes() -> torch.dtype:
-    import torch
-
     return torch.uint8

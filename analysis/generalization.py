@@ -8,15 +8,14 @@ the held-out examples alone; the spread over training sets and seeds is what :fu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
-__all__ = ["Gap", "across_seeds", "bootstrap_means", "measured_gap"]
+from analysis.resampling import bootstrap_means
+
+__all__ = ["Gap", "measured_gap"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,27 +49,6 @@ class Gap:
     def as_record(self) -> dict[str, float]:
         """Return the fields as a plain dictionary."""
         return asdict(self)
-
-
-def bootstrap_means(values: ArrayLike, *, replicates: int = 2_000, seed: int = 0) -> np.ndarray:
-    """Return the means of ``replicates`` bootstrap samples.
-
-    Args:
-        values: shape (N,).
-        replicates: number of samples.
-        seed: seed of the generator.
-
-    Returns:
-        Shape (replicates,).
-    """
-    values = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = np.empty(replicates)
-    chunk = max(1, 4_000_000 // len(values))
-    for start in range(0, replicates, chunk):
-        count = min(chunk, replicates - start)
-        means[start : start + count] = values[rng.integers(len(values), size=(count, len(values)))].mean(axis=1)
-    return means
 
 
 def _checked(losses: ArrayLike, name: str, loss_range: float) -> np.ndarray:
@@ -138,62 +116,3 @@ def measured_gap(
         range=float(loss_range),
         confidence=confidence,
     )
-
-
-def across_seeds(
-    records: Sequence[Mapping[str, Any]] | pd.DataFrame,
-    *,
-    columns: Sequence[str] = ("metric", "gap_cross_entropy", "gap_zero_one"),
-    by: Sequence[str] = ("task", "model", "method", "rank", "links"),
-    confidence: float = 0.95,
-    replicates: int = 2_000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Average runs over seeds, with a bootstrap interval over the seeds.
-
-    With few seeds a percentile bootstrap of a mean covers less than it says (about 0.8 for nominal 0.95
-    with three); Student's t interval, which allows for that under normality, stands beside it.
-
-    Args:
-        records: run records, or the data frame of :func:`analysis.collect.frame`.
-        columns: columns to average.
-        by: columns that name a configuration.
-        confidence: of the intervals.
-        replicates: bootstrap samples.
-        seed: seed of the bootstrap.
-
-    Returns:
-        One row per configuration: ``seeds``, and for each column its mean, ``_low``, ``_high`` (bootstrap),
-        ``_t_low``, ``_t_high`` (Student) and ``_std``; NaN ends where there is one seed only.
-
-    Raises:
-        ValueError: if there are no finished runs, or a column is missing.
-    """
-    from scipy import stats
-
-    from analysis.collect import frame
-
-    runs = records if isinstance(records, pd.DataFrame) else frame(records)
-    runs = runs[runs["status"] == "done"] if "status" in runs else runs
-    if len(runs) == 0:
-        raise ValueError("records holds no finished run")
-    missing = [name for name in (*columns, *by) if name not in runs]
-    if missing:
-        raise ValueError(f"runs have no column {missing[0]!r}; they have {', '.join(runs.columns)}")
-    tail = (1 - confidence) / 2
-    rows = []
-    for key, group in runs.groupby(list(by), dropna=False, sort=False):
-        row = {**dict(zip(by, key, strict=True)), "seeds": len(group)}
-        for name in columns:
-            values = group[name].to_numpy(dtype=np.float64)
-            count, mean = len(values), float(values.mean())
-            low = high = t_low = t_high = std = float("nan")
-            if count > 1:
-                low, high = np.quantile(bootstrap_means(values, replicates=replicates, seed=seed), [tail, 1 - tail])
-                std = float(values.std(ddof=1))
-                half = float(stats.t.ppf(1 - tail, count - 1)) * std / count**0.5
-                t_low, t_high = mean - half, mean + half
-            row |= {name: mean, f"{name}_low": float(low), f"{name}_high": float(high)}
-            row |= {f"{name}_t_low": t_low, f"{name}_t_high": t_high, f"{name}_std": std}
-        rows.append(row)
-    return pd.DataFrame(rows)

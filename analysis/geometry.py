@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
+from adapters.tuner import TARGET_MODULES
 from analysis.curvature import hessian, top_eigenvalues
 from analysis.intruders import BasisCache
+from analysis.loading import LoadedRun, load_run
 from analysis.sharpness import expected_rise, mean_rise, worst_rise
+from analysis.spaces import parameter_space
 from analysis.spectra import intruder_counts, intruder_dimensions, spectrum_table
 from analysis.spectral_density import hutchinson
 from analysis.weights_io import LayerUpdate, from_model
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from analysis.finetune import LoadedRun
 
 __all__ = ["SETTINGS", "adapted_weights", "checkpoint_states", "geometry_of_run", "run_updates", "training_batch"]
 
@@ -53,8 +52,6 @@ def adapted_weights(model: nn.Module, record: dict[str, Any]) -> list[str] | Non
     Raises:
         ValueError: if the model's type has no default targets and the configuration names none.
     """
-    from adapters.tuner import TARGET_MODULES
-
     if hasattr(model, "peft_config"):
         return None
     targets = record["config"].get("target_modules")
@@ -171,9 +168,6 @@ def checkpoint_states(run: LoadedRun, *, space: str = "merged") -> list[dict[str
     Raises:
         ValueError: if the run kept no checkpoints.
     """
-    from analysis.finetune import load_run
-    from analysis.spaces import parameter_space
-
     snapshots = run.checkpoints()
     if not snapshots:
         raise ValueError(f"run {run.folder.name!r} kept no checkpoints; run it with save_checkpoints")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 __all__ = ["read_cifar_binary", "read_image_folders"]
 
@@ -21,7 +22,6 @@ def _file(folder: Path, name: str) -> Path:
 
 def read_image_folders(folder: Path) -> dict[str, Any]:
     """Read domain/class/image (OfficeHome), all domains pooled, split by seed."""
-    from PIL import Image
 
     def opener(path: Path) -> Callable[[], Any]:
         return lambda: Image.open(path)
@@ -35,8 +35,6 @@ def read_image_folders(folder: Path) -> dict[str, Any]:
 
 def read_cifar_binary(folder: Path) -> dict[str, Any]:
     """Read the binary version: records of one label byte and 3,072 pixel bytes."""
-    from PIL import Image
-
     names = _file(folder, "batches.meta.txt").read_text().split()
 
     def rows(paths: list[Path]) -> Rows:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.run_config import RunConfig
 from theory import cmi
 
 __all__ = ["QUANTITIES", "information_frame", "joinable", "looseness"]
@@ -32,8 +33,6 @@ def information_frame(
         ``bound_low``, ``bound_high`` (bootstrap over runs) and ``bound_null`` (the same estimate at zero information),
         and the measured gap of the masked runs with its interval.
     """
-    from analysis.run_config import RunConfig
-
     rows = []
     for values, found in zip(configurations, arrays, strict=True):
         config = RunConfig.from_mapping(values).resolve()

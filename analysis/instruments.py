@@ -6,20 +6,16 @@ import resource
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from transformers import TrainerCallback
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["PeakMemory", "StepClock", "saved_activation_bytes"]
 
 
 def _synchronise() -> None:
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -62,8 +58,6 @@ class PeakMemory:
     """
 
     def __init__(self, *, host: bool = False) -> None:
-        import torch
-
         self.cuda = torch.cuda.is_available() and not host
         self.start = 0
         if self.cuda:
@@ -89,8 +83,6 @@ class PeakMemory:
     def read(self) -> int:
         """Return the peak in bytes."""
         if self.cuda:
-            import torch
-
             return int(torch.cuda.max_memory_allocated())
         return max(0, self._resident() - self.start)
 
@@ -104,8 +96,6 @@ def saved_activation_bytes(model: torch.nn.Module, batch: Mapping[str, torch.Ten
         model: run in training mode; its mode and the random state are restored.
         batch: a collated batch with labels.
     """
-    import torch
-
     own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     kept: dict[int, int] = {}
 

@@ -24,6 +24,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
@@ -117,9 +119,6 @@ class BasisCache:
         return self._kept[key]
 
     def _read(self, key: str, matrix: Tensor) -> Basis:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file, save_file
-
         path = None if self.folder is None else self.folder / f"svd-{key}.safetensors"
         if path is not None and path.exists():
             try:

@@ -6,16 +6,18 @@ import dataclasses
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from peft import PeftModel
 
 from analysis.digits import base_fingerprint
+from analysis.quiet import quiet_transformers
 from analysis.run_config import RunConfig
 from analysis.store import read_json
-from analysis.tasks import Task, load_model, load_task
+from analysis.task import Task
+from analysis.tasks import load_model, load_task
 from theory.methods import get_method
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["LoadedRun", "load_run"]
 
@@ -108,16 +110,11 @@ def _check_base(folder: Path, trained_on: Any) -> None:
 
 def _load_weights(base: torch.nn.Module, folder: Path, *, dense: bool) -> torch.nn.Module:
     if dense:
-        from analysis.models import quiet_transformers
-
         with quiet_transformers():  # save_pretrained may rename weights on the way out; only its own reader knows how
             loaded, found = type(base).from_pretrained(str(folder), output_loading_info=True)
         if found["missing_keys"]:
             raise ValueError(f"weights {str(folder)!r} lack {sorted(found['missing_keys'])[0]!r}")
         return loaded
-    from peft import PeftModel
-
-    import adapters  # noqa: F401  (registers the tuner)
 
     with warnings.catch_warnings():
         # PEFT up to 0.21 reads the model's attribute by the name that transformers 5 deprecates.

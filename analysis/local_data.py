@@ -7,17 +7,15 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import datasets
+from datasets import Dataset
 
 from analysis.hub import hub_reachable
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from analysis.encode import RawTask
-    from analysis.presets import DatasetPreset
-    from analysis.readers import Splits
-    from analysis.tasks import DataOptions
+from analysis.kinds import KINDS
+from analysis.presets import DatasetPreset
+from analysis.task import DataOptions, RawTask, Splits, split_by_seed
 
 __all__ = ["read_hub_preset", "read_table"]
 
@@ -28,8 +26,6 @@ _METRICS = {"regression": "pearson", "causal-lm": "perplexity"}
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    import datasets
-
     enabled = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -46,8 +42,6 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _read_file(path: Path, encoding: str) -> Dataset:
-    import datasets
-
     try:
         codecs.lookup(encoding)
     except LookupError:
@@ -93,8 +87,6 @@ def local_path(data: str) -> Path | None:
 
 
 def _local_splits(path: Path, encoding: str) -> dict[str, Dataset]:
-    import datasets
-
     if path.is_file():
         if path.suffix not in _FORMATS:
             raise ValueError(f"file {str(path)!r} has an unknown format; accepted: {', '.join(_FORMATS)}")
@@ -109,8 +101,6 @@ def _local_splits(path: Path, encoding: str) -> dict[str, Dataset]:
 
 
 def _hub(name: str, config: str | None = None) -> dict[str, Dataset]:
-    import datasets
-
     if not hub_reachable():
         raise ValueError(
             f"data set {name!r} is no local file or folder and cannot be fetched from the hub (offline); "
@@ -167,10 +157,6 @@ def read_table(data: str, *, options: DataOptions, seed: int) -> RawTask:
     Raises:
         ValueError: kind or a column missing, unknown encoding or format, nothing there.
     """
-    from analysis.encode import RawTask
-    from analysis.readers import split_by_seed
-    from analysis.tasks import KINDS
-
     if options.kind is None:
         raise ValueError(f"kind is needed for a data set that is no preset; accepted: {', '.join(KINDS)}")
     path = local_path(data)

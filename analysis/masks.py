@@ -8,15 +8,25 @@ training split; the held-out examples are not touched.
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
-from analysis.store import config_key, read_json
+from analysis.evaluation import evaluate
+from analysis.finetune import prepare_run
+from analysis.run_config import RunConfig
+from analysis.store import check_writable, config_key, read_json
 from analysis.tasks import load_task
+from analysis.training import make_trainer
 
 __all__ = ["collect_masks", "draw", "mask_cell", "mask_cells", "mask_key", "read_masks", "write_masks"]
 
@@ -73,8 +83,6 @@ def _split(cell: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
 
 def mask_key(cell: Mapping[str, Any]) -> str:
     """Name a cell by its run configuration and its mask."""
-    from analysis.run_config import RunConfig
-
     values, own = _split(cell)
     return config_key({"run": RunConfig.from_mapping(values).key(), **own})
 
@@ -90,14 +98,6 @@ def mask_cell(cell: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         The record's content: ``bits`` (n), and per example (n x 2) ``zero_one``, ``loss`` (clipped and divided
         by its range, so in [0, 1]), ``predictions`` and ``labels``.
     """
-    import dataclasses
-    import shutil
-
-    from analysis.evaluation import evaluate
-    from analysis.finetune import prepare_run
-    from analysis.run_config import RunConfig
-    from analysis.training import make_trainer
-
     values, own = _split(cell)
     config = RunConfig.from_mapping(values).resolve()
     task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
@@ -150,13 +150,6 @@ def collect_masks(cells: list[dict[str, Any]], *, folder: str | Path) -> dict[st
 
 def write_masks(arrays: Mapping[str, NDArray], path: str | Path) -> Path:
     """Write the arrays as safetensors, whole or not at all."""
-    import os
-    import tempfile
-
-    from safetensors.numpy import save_file
-
-    from analysis.store import check_writable
-
     path = Path(path)
     check_writable(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
@@ -176,9 +169,6 @@ def read_masks(path: str | Path) -> dict[str, NDArray]:
     Raises:
         ValueError: if the file is missing or no safetensors file.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
         return load_file(str(path))
     except FileNotFoundError:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-    from analysis.evaluation import Outputs
-    from theory.records import UpdateRecord
+import adapters
+from analysis.evaluation import Outputs
+from theory.records import UpdateRecord
 
 __all__ = ["run_measures"]
 
 
 def _squared_norms(model: torch.nn.Module, base_state: Mapping[str, torch.Tensor]) -> tuple[float, float]:
     """Squared Frobenius norms of dW and W0 over the adapted matrices; factors are never multiplied out."""
-    import adapters
-
     update = base = 0.0
     if hasattr(model, "peft_config"):
         for layer in adapters.factors(model):

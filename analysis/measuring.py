@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from analysis import code_length, geometry
+from analysis.checkpoints import choose_checkpoint
+from analysis.geometry import spectra_of_run
 from analysis.intruders import shared_bases
+from analysis.loading import LoadedRun, load_run
 from analysis.store import atomic_write_json, config_key, read_json
-
-if TYPE_CHECKING:
-    from analysis.loading import LoadedRun
 
 __all__ = ["KINDS", "measure_run", "measure_runs"]
 
@@ -51,9 +56,6 @@ def measure_run(
         ValueError: if the run cannot be loaded (`analysis.finetune.load_run`), a kind is unknown, or ``examples`` is
             below 2.
     """
-    from analysis import code_length, geometry
-    from analysis.finetune import load_run
-
     _check(examples, kinds)
     sizes = {} if examples is None else {"examples": examples, "curvature_examples": examples // 2}
     shape = geometry.SETTINGS | sizes
@@ -89,9 +91,6 @@ def measure_run(
 def _best_intruders(
     run: LoadedRun, *, data: str | None, model: str | None, settings: Mapping[str, Any]
 ) -> dict[str, float]:
-    from analysis.chains import choose_checkpoint
-    from analysis.geometry import spectra_of_run
-
     choice = choose_checkpoint(run.folder, data=data, model=model, last=run)
     found = spectra_of_run(choice.chosen["best"], cache=shared_bases(), settings=settings)
     kept = {name: found[name] for name in found if name.startswith(("intruders_authors", "intruders_paper"))}
@@ -106,8 +105,6 @@ def _check(examples: int | None, kinds: Sequence[str]) -> None:
 
 
 def _attempt(folder: Path, options: Mapping[str, Any]) -> tuple[str, str]:
-    import torch
-
     torch.set_num_threads(1)
     try:
         found = measure_run(folder, **options)
@@ -143,9 +140,6 @@ def measure_runs(
     Raises:
         ValueError: if there is no finished run, ``jobs`` is 0, a kind is unknown, or ``examples`` is below 2.
     """
-    from joblib import Parallel, delayed
-    from tqdm import tqdm
-
     _check(examples, kinds)
     if jobs == 0:
         raise ValueError("jobs must be at least 1, or -1 for every core, got 0")

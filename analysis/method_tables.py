@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
-from analysis.generalization import across_seeds, bootstrap_means
-from analysis.rounding import same
+from analysis.resampling import bootstrap_means
+from analysis.rounding_of_statistics import same
+from analysis.seeds import across_seeds
 from analysis.store import read_json
 from theory.methods import METHODS, get_method
 
@@ -137,8 +139,6 @@ def compare_pairs(
         nearer of those to zero, where what the interval says tips), ``smaller`` (units in which the first is smaller),
         ``p`` of the sign test, and with ``published`` ``paper_units`` and ``paper_smaller``.
     """
-    from scipy.stats import binomtest
-
     rows = []
     for first, second in pairs:
         units = _differences(runs, value, first, second)

@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_MULTIPLE_CHOICE_MAPPING
 
 from analysis.hub import hub_reachable
-from theory.draws import draw_normal
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedTokenizerBase
-
-    from analysis.tasks import Kind
+from analysis.kinds import Kind
+from analysis.presets import MODELS
+from analysis.quiet import quiet_transformers
+from analysis.redraw import redraw
+from analysis.tiny_models import tiny_model_folder
 
 __all__ = [
     "head_modules",
     "load_image_processor",
     "load_pretrained",
     "load_tokenizer",
-    "quiet_transformers",
-    "redraw",
     "resolve_model",
     "supports_multiple_choice",
 ]
 
 _HEADS = ("pooler", "pre_classifier", "classifier", "score")
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' loading reports and progress bars off the screen: a new head is what was asked for."""
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 @functools.lru_cache(maxsize=16)
@@ -58,11 +41,7 @@ def resolve_model(spec: str) -> str:
     Raises:
         ValueError: if it looks like a folder but is none, or a folder without ``config.json``.
     """
-    from analysis.presets import MODELS
-
     if spec.startswith("tiny:"):
-        from analysis.tiny_models import tiny_model_folder
-
         return str(tiny_model_folder(spec.removeprefix("tiny:")))
     path = Path(spec).expanduser()
     if path.is_dir():
@@ -97,8 +76,6 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: if the model cannot be found, or has neither token.
     """
-    from transformers import AutoTokenizer
-
     tokenizer = _from_pretrained(AutoTokenizer, spec)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
@@ -113,16 +90,11 @@ def load_image_processor(spec: str) -> Any:
     Raises:
         ValueError: if the model cannot be found.
     """
-    from transformers import AutoImageProcessor
-
     return _from_pretrained(AutoImageProcessor, spec)
 
 
 def supports_multiple_choice(spec: str) -> bool:
     """Whether transformers has a multiple-choice head for this architecture (decoders have none)."""
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING
-
     return type(_from_pretrained(AutoConfig, spec)) in MODEL_FOR_MULTIPLE_CHOICE_MAPPING
 
 
@@ -141,9 +113,6 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> tor
     Raises:
         ValueError: if the model cannot be found, or its architecture has no head of this kind.
     """
-    import torch
-    import transformers
-
     factory = {
         "image-classification": transformers.AutoModelForImageClassification,
         "text-classification": transformers.AutoModelForSequenceClassification,
@@ -175,35 +144,8 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> tor
     return model.eval()
 
 
-def redraw(model: torch.nn.Module, names: Iterable[str], *, seed: int) -> None:
-    """Draw new weights by seed and name, so that they are the same bits on every processor.
-
-    What transformers drew at random is drawn again, normal with the configuration's ``initializer_range`` (0.02 where
-    it has none, transformers' own default); what it set to a constant (biases, norms) stays.
-
-    Args:
-        model: a transformers model.
-        names: of its parameters that no checkpoint gave; others are passed over.
-        seed: of the draw.
-    """
-    import torch
-
-    config = getattr(model.config, "get_text_config", lambda: model.config)()
-    std = getattr(model.config, "initializer_range", None) or getattr(config, "initializer_range", None) or 0.02
-    parameters = dict(model.named_parameters())
-    for name in names:
-        parameter = parameters.get(name)
-        if parameter is None or parameter.numel() == 0 or bool((parameter == parameter.reshape(-1)[0]).all()):
-            continue
-        drawn = draw_normal(*parameter.shape, key=f"{seed}/{name}", std=float(std))
-        with torch.no_grad():
-            parameter.copy_(torch.from_numpy(drawn))
-
-
 def _sees_what_follows(config: Any) -> bool:
     """Whether an architecture attends to later tokens: transformers gives encoders a causal head all the same."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
     causal = getattr(config, "is_decoder", False) or getattr(config, "causal", False)
     # XLNet permutes: without a mask of its own it sees every token, and no masked-LM head gives it away.
     return config.model_type == "xlnet" or (config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not causal)

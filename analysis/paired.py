@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.rounding import interval_side, same
+from analysis.rounding_of_statistics import interval_side, same
 from theory.methods import METHODS
 
-__all__ = ["SPECTRA", "claim_values", "committed_claim", "paired_claim", "unchained_partner"]
+__all__ = ["claim_values", "paired_claim", "unchained_partner"]
 
-SPECTRA = ("authors", "paper", "authors_per_direction", "paper_per_direction", "effective_rank", "stable_rank")
-"""What chains and the methods that they chain are compared by."""
 
 _CLAIM_VALUES = ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict", "edge")
 _EXACT_UNITS = 20
@@ -142,23 +139,3 @@ def _sign_flip_p(difference: np.ndarray, rng: np.random.Generator, replicates: i
         signs = rng.choice((1.0, -1.0), size=(replicates, len(difference)))
         sums = np.concatenate([[difference.sum()], signs @ difference])
     return float((sums >= difference.sum() - 1e-12 * np.abs(difference).sum()).mean())
-
-
-def committed_claim(path: str | Path, *, task: str) -> pd.DataFrame:
-    """Return one task's rows of the ``claim`` table of a committed result file.
-
-    Args:
-        path: written by ``python -m analysis chains``.
-        task: such as ``"trec"``.
-
-    Raises:
-        ValueError: if the file is missing or corrupt, or has no row of the task.
-    """
-    from analysis.collect import frame_of
-    from analysis.store import read_json
-
-    claim = frame_of(read_json(path)["tables"]["claim"])
-    rows = claim[claim["task"] == task]
-    if rows.empty:
-        raise ValueError(f"{Path(path).name} has no task {task!r}; it has {', '.join(claim['task'].unique())}")
-    return rows.drop(columns="task").reset_index(drop=True)

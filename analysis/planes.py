@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 from torch.func import vmap
 from tqdm import tqdm
@@ -192,8 +193,6 @@ class _Walker:
 
 
 def _evaluate_in_parallel(objective, space, directions, points, *, method, chunk, n_jobs) -> Evaluated:
-    from joblib import Parallel, delayed, effective_n_jobs
-
     pieces = np.array_split(np.arange(len(points)), min(len(points), max(1, effective_n_jobs(n_jobs))))
     parts = Parallel(n_jobs=n_jobs)(
         delayed(_evaluate_piece)(

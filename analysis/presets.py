@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from analysis.tasks import Kind
+from analysis.kinds import Kind
 
 __all__ = ["DATASETS", "MODELS", "DatasetPreset", "ModelPreset"]
 
@@ -221,3 +221,18 @@ MODELS: dict[str, ModelPreset] = {
         ModelPreset(name="gpt2-small", hub="openai-community/gpt2", settings="gpt2"),
     )
 }
+
+TINY_MODELS = {
+    "bert": "bert",
+    "vit-tiny": "vit",
+    "vit-base": "vit",
+    "deberta-v2-xxlarge": "deberta",
+    "deberta-v3-base": "deberta",
+    "roberta-base": "roberta",
+    "roberta-large": "roberta",
+    "tinyllama-1.1b": "llama",
+    "llama3-8b": "llama",
+    "deepseek-coder-1.3b": "llama",
+    "gpt2-small": "gpt2",
+}
+"""Name of a tiny random stand-in -> its architecture. The paper's ten models, and BERT."""

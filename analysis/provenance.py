@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 __all__ = ["carried_notes", "provenance", "shown_path"]
 
 _PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn", "accelerate")
@@ -25,8 +27,6 @@ def _commit() -> str:
 
 
 def _device() -> str:
-    import torch
-
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")

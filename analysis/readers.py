@@ -11,21 +11,14 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from analysis.image_readers import read_cifar_binary, read_image_folders
+from analysis.local_data import read_hub_preset
+from analysis.presets import DatasetPreset
+from analysis.task import DataOptions, RawTask, Rows, Splits, split_by_seed
 
-if TYPE_CHECKING:
-    from analysis.encode import RawTask
-    from analysis.presets import DatasetPreset
-    from analysis.tasks import DataOptions
-
-__all__ = ["READERS", "read_published", "split_by_seed"]
-
-Rows = list[dict[str, Any]]
-Splits = dict[str, Any]
+__all__ = ["READERS", "read_published"]
 
 
 def _find(folder: Path, *names: str) -> Path:
@@ -287,28 +280,12 @@ READERS: dict[str, Callable[[Path], Splits]] = {
 }
 
 
-def split_by_seed(rows: Rows, *, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Split rows into training and held-out ones.
-
-    Raises:
-        ValueError: if either would be empty.
-    """
-    count = round(share * len(rows))
-    if not 0 < count < len(rows):
-        raise ValueError(f"a held-out share of {share} leaves an empty split of {len(rows)} rows")
-    order = np.random.default_rng([seed, 3]).permutation(len(rows)).tolist()
-    return [rows[i] for i in sorted(order[count:])], [rows[i] for i in sorted(order[:count])]
-
-
 def read_published(preset: DatasetPreset, *, data: str | None, options: DataOptions, seed: int) -> RawTask:
     """Read a preset from its publisher's folder, or from the hub when ``data`` is None.
 
     Raises:
         ValueError: if a file in the folder is missing or malformed, or the hub is out of reach.
     """
-    from analysis.encode import RawTask
-    from analysis.local_data import read_hub_preset
-
     splits = read_hub_preset(preset) if data is None else READERS[preset.reader](Path(data).expanduser())
     if "all" in splits:
         splits["train"], splits["heldout"] = split_by_seed(splits["all"], share=options.heldout_share, seed=seed)

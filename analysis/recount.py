@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.adapter_files import exported_updates
-from analysis.chains import intruder_measures
-from analysis.collect import frame_of, table_of
-from analysis.paired import SPECTRA, claim_values, paired_claim
+from analysis.chains import SPECTRA
+from analysis.intruder_measures import intruder_measures
+from analysis.paired import claim_values, paired_claim
 from analysis.provenance import carried_notes, provenance
-from analysis.store import read_json, write_result
+from analysis.results import frame_of, table_of, write_result
+from analysis.store import read_json
 
 __all__ = ["ranges_overlap", "recount"]
 

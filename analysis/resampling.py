@@ -11,7 +11,14 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["adjust_p_values", "bootstrap_weights", "cluster_permutations", "interval", "permutation_p_value"]
+__all__ = [
+    "adjust_p_values",
+    "bootstrap_means",
+    "bootstrap_weights",
+    "cluster_permutations",
+    "interval",
+    "permutation_p_value",
+]
 
 
 def _codes(labels: ArrayLike, name: str) -> NDArray[np.intp]:
@@ -186,3 +193,24 @@ def adjust_p_values(p_values: ArrayLike, *, method: str = "benjamini-hochberg") 
     else:
         raise ValueError(f"unknown method {method!r}; accepted: 'benjamini-hochberg', 'holm'")
     return np.minimum(adjusted, 1.0)
+
+
+def bootstrap_means(values: ArrayLike, *, replicates: int = 2_000, seed: int = 0) -> np.ndarray:
+    """Return the means of ``replicates`` bootstrap samples.
+
+    Args:
+        values: shape (N,).
+        replicates: number of samples.
+        seed: seed of the generator.
+
+    Returns:
+        Shape (replicates,).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = np.empty(replicates)
+    chunk = max(1, 4_000_000 // len(values))
+    for start in range(0, replicates, chunk):
+        count = min(chunk, replicates - start)
+        means[start : start + count] = values[rng.integers(len(values), size=(count, len(values)))].mean(axis=1)
+    return means

@@ -16,30 +16,12 @@ vectors at angle theta are at most :math:`2 \sin(\theta/2) \le \sqrt2 \sin\theta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = [
-    "best_match_error",
-    "count_range",
-    "forward_error",
-    "gaps",
-    "interval_side",
-    "lowest",
-    "mean_error",
-    "same",
-    "svd_error",
-    "turn",
-]
-
-
-_ULPS = 64
-"""Units in the last place that a mean, a difference or a ratio of up to as many float64 numbers may be off."""
+__all__ = ["best_match_error", "count_range", "gaps", "svd_error", "turn"]
 
 
 def svd_error(shape: Sequence[int], dtype: torch.dtype, norm: float) -> float:
@@ -54,8 +36,6 @@ def svd_error(shape: Sequence[int], dtype: torch.dtype, norm: float) -> float:
     >>> svd_error((384, 384), torch.float64, 1.0) < 1e-13
     True
     """
-    import torch
-
     return max(shape) * torch.finfo(dtype).eps * norm
 
 
@@ -162,100 +142,3 @@ def count_range(values: ArrayLike, threshold: float, uncertainty: ArrayLike) -> 
     if not (uncertainty >= 0).all():
         raise ValueError(f"uncertainty must not be negative or NaN, got {uncertainty.min()}")
     return int((values + uncertainty < threshold).sum()), int((values - uncertainty < threshold).sum())
-
-
-def forward_error(model: torch.nn.Module, scale: float) -> float:
-    r"""Estimate how far rounding moves a logit of a network.
-
-    To first order a chain of L products with inner dimension at most n is off by :math:`L n \varepsilon` relative to
-    the norms that it passes (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., sections 3.1 and 3.7);
-    normalisation keeps those on the scale of what comes out. n counts the numbers of the longest inner product, where
-    the worst case over signs stands in for what the first order leaves out.
-
-    Args:
-        model: its parameters of two or more dimensions are the products (more than lie on any path); the coarsest
-            precision among them counts.
-        scale: the largest |logit|.
-
-    Raises:
-        ValueError: if the model has no matrix.
-    """
-    import torch
-
-    matrices = [weight for weight in model.parameters() if weight.ndim >= 2 and weight.is_floating_point()]
-    if not matrices:
-        raise ValueError("model has no matrix, so that nothing is known of its rounding")
-    inner = max(weight[0].numel() for weight in matrices)
-    precision = max(torch.finfo(weight.dtype).eps for weight in matrices)
-    return len(matrices) * inner * precision * scale
-
-
-def mean_error(losses: ArrayLike, logit_error: float, *, squared: bool = False) -> float:
-    r"""Bound how far the mean of losses moves when every logit moves by at most ``logit_error``.
-
-    Cross-entropy is 2-Lipschitz in the largest change of a logit, a squared error :math:`e^2` moves by at most
-    :math:`2 |e| \delta + \delta^2`; the float64 mean of N numbers adds :math:`N \varepsilon_{64}` of their mean size
-    (Higham, section 4.2).
-
-    Args:
-        losses: per-example losses, shape (N,).
-        logit_error: from `forward_error`.
-        squared: whether they are squared errors rather than cross-entropies.
-    """
-    losses = np.asarray(losses, dtype=np.float64)
-    each = 2 * np.sqrt(losses) * logit_error + logit_error**2 if squared else np.full(1, 2 * logit_error)
-    return float(each.mean()) + len(losses) * float(np.finfo(np.float64).eps) * float(np.abs(losses).mean())
-
-
-def lowest(values: Sequence[float], errors: Sequence[float]) -> tuple[float, bool]:
-    """Say how clear a choice of the smallest value is.
-
-    Args:
-        values: what was compared; NaN never wins.
-        errors: how far each may be off.
-
-    Returns:
-        The second smallest minus the smallest (inf for a single candidate), and whether rounding can reverse the two.
-
-    >>> lowest([0.3, 0.5], [0.01, 0.01]), lowest([0.3, 0.3001], [0.01, 0.01])[1]
-    ((0.2, False), True)
-    """
-    known = [(value, error) for value, error in zip(values, errors, strict=True) if value == value]
-    if len(known) < 2:
-        return np.inf, False
-    first, *others = sorted(known)
-    return others[0][0] - first[0], any(value - error <= first[0] + first[1] for value, error in others)
-
-
-def interval_side(low: float, high: float, *, scale: float) -> int:
-    """Say on which side of zero an interval lies; ends that are zero up to rounding touch it.
-
-    Args:
-        low: lower end; NaN lies on no side.
-        high: upper end.
-        scale: size of the numbers whose differences the ends are.
-
-    Returns:
-        1 above zero, -1 below, 0 if it holds zero.
-
-    >>> interval_side(1e-17, 2.0, scale=1.0), interval_side(0.1, 2.0, scale=1.0), interval_side(-2, -1, scale=1.0)
-    (0, 1, -1)
-    """
-    zero = _ULPS * float(np.finfo(np.float64).eps) * scale
-    return int(low > zero) - int(high < -zero)
-
-
-def same(first: ArrayLike, second: ArrayLike) -> NDArray[np.bool_]:
-    """Say where two float64 numbers agree but for the rounding of the few operations that made them.
-
-    Args:
-        first: any shape.
-        second: the same shape.
-
-    >>> bool(same(0.1 + 0.2, 0.3)), bool(same(1.0, 1.0 + 1e-12))
-    (True, False)
-    """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    scale = np.maximum(np.abs(first), np.abs(second))
-    with np.errstate(invalid="ignore"):
-        return (first == second) | (np.abs(first - second) <= _ULPS * np.finfo(np.float64).eps * scale)

@@ -16,7 +16,8 @@ from analysis.digits import base_fingerprint
 from analysis.presets import DATASETS, MODELS
 from analysis.settings import get_settings
 from analysis.store import config_key
-from analysis.tasks import DataOptions, task_names
+from analysis.task import DataOptions
+from analysis.tasks import task_names
 from theory.methods import get_method
 
 __all__ = ["RunConfig", "content", "fingerprint"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["add_method_axes", "add_run_options", "method_cells", "run_values", "whole_numbers"]
+__all__ = ["add_method_axes", "add_run_options", "run_values", "whole_numbers"]
 
 _KINDS = ("image-classification", "text-classification", "multiple-choice", "regression", "causal-lm")
 
@@ -83,38 +83,6 @@ def add_method_axes(group: Any) -> None:
     group.add_argument("--links", type=whole_numbers, help="chain lengths of the chained methods")
 
 
-def method_cells(
-    base: Mapping[str, Any], *, methods: Sequence[str], ranks: Sequence[int], links: Sequence[int] | None
-) -> list[dict[str, Any]]:
-    """Return a configuration per method, rank and chain length over a base configuration.
-
-    An axis that a method does not have (rank of full fine-tuning, links of an unchained one) is left out, and so is
-    an option that it does not take.
-
-    Raises:
-        ValueError: for an unknown method or a value outside its range.
-    """
-    from analysis.run_config import RunConfig
-    from analysis.sweep import grid
-    from theory.methods import get_method, method_keys
-
-    cells = []
-    for key in list(method_keys()) if list(methods) == ["all"] else methods:
-        method = get_method(key)
-        own = dict(base)
-        if method.trains != "both":
-            own.pop("lr_ratio", None)
-        if method.trains == "weight":
-            own.pop("learning_rate", None)
-        lengths = list(links) if links and method.chained else [None]
-        cells += grid(
-            own, {"method": [key], "rank": ranks[:1] if method.trains == "weight" else ranks, "links": lengths}
-        )
-    for cell in cells:
-        RunConfig.from_mapping(cell)
-    return cells
-
-
 def _task_help() -> str:
     from analysis.presets import DATASETS
 
@@ -128,8 +96,7 @@ def _method_help() -> str:
 
 
 def _model_help() -> str:
-    from analysis.presets import MODELS
-    from analysis.tiny_models import TINY_MODELS
+    from analysis.presets import MODELS, TINY_MODELS
 
     tiny = ", ".join(f"tiny:{name}" for name in TINY_MODELS)
     return f"base model: local folder, hub id, one of the paper's ({', '.join(MODELS)}), or random weights ({tiny})"
@@ -140,7 +107,7 @@ def run_values(args: argparse.Namespace) -> dict[str, Any]:
     import dataclasses
 
     from analysis.run_config import RunConfig
-    from analysis.tasks import DataOptions
+    from analysis.task import DataOptions
 
     names = {item.name for item in (*dataclasses.fields(RunConfig), *dataclasses.fields(DataOptions))}
     values = {name: value for name, value in vars(args).items() if name in names}

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
+from analysis.geometry import adapted_weights, checkpoint_states, training_batch
+from analysis.landscape import interpolate, plane
+from analysis.loading import LoadedRun, load_run
+from analysis.spaces import parameter_space
+from analysis.store import read_json
+from analysis.surfaces import Landscape
 from theory.methods import METHODS
-
-if TYPE_CHECKING:
-    from analysis.loading import LoadedRun
-    from analysis.surfaces import Landscape
 
 __all__ = ["first_seeds", "interpolations", "planes", "run_plane"]
 
 
 def first_seeds(paths: Iterable[str | Path]) -> list[Path]:
     """Keep the first of each method's runs."""
-    from analysis.store import read_json
-
     kept: dict[str, Path] = {}
     for path in paths:
         kept.setdefault(read_json(Path(path) / "record.json")["config"]["method"], Path(path))
@@ -39,9 +39,6 @@ def run_plane(run: LoadedRun, *, space: Any = "merged", examples: int = 50, **op
     Raises:
         ValueError: as in `analysis.landscape.plane`, and if ``directions="pca"`` and the run kept no checkpoints.
     """
-    from analysis.geometry import adapted_weights, checkpoint_states, training_batch
-    from analysis.landscape import plane
-
     return plane(
         run.model,
         training_batch(run, examples=examples),
@@ -61,8 +58,6 @@ def planes(paths: Iterable[str | Path], *, steps: int = 15, **options: Any) -> l
         steps: points per axis.
         **options: as in :func:`run_plane`.
     """
-    from analysis.loading import load_run
-
     bar = tqdm(list(paths), desc="planes", leave=False, delay=2)
     return [run_plane(load_run(path), steps=steps, progress=False, **options) for path in bar]
 
@@ -81,11 +76,6 @@ def interpolations(methods: Sequence[str], paths: Iterable[str | Path], *, examp
     Raises:
         ValueError: if a method has fewer than two runs.
     """
-    from analysis.geometry import adapted_weights, training_batch
-    from analysis.landscape import interpolate
-    from analysis.loading import load_run
-    from analysis.spaces import parameter_space
-
     runs = [load_run(path) for path in paths]
     found = []
     for method in methods:

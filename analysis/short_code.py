@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from tqdm.auto import tqdm
 
+from adapters import prepare
+from adapters.layer import layer_shape
+from adapters.tuner import TARGET_MODULES
 from analysis.replay import Replay, transformer_blocks
 from analysis.subspace import Subspace
+from analysis.task import Task
 from theory.codebook import GroupCode, SubspaceCode
 from theory.quantize import fit_levels, nearest
-
-if TYPE_CHECKING:
-    from analysis.tasks import Task
 
 __all__ = ["ShortCodeRun", "TrainingOptions", "adapted_modules", "reached_subspace", "train_short_code"]
 
@@ -79,9 +81,6 @@ def adapted_modules(model: nn.Module, *, targets: str, layers: int) -> list[str]
     Raises:
         ValueError: if there are not that many blocks or nothing in them matches.
     """
-    from adapters.layer import layer_shape
-    from adapters.tuner import TARGET_MODULES
-
     prefix, blocks = transformer_blocks(model)
     if layers > len(blocks):
         raise ValueError(f"layers must be at most the model's {len(blocks)} blocks (0 means all), got {layers}")
@@ -109,8 +108,6 @@ def reached_subspace(base: nn.Module, choice: Mapping[str, Any], *, heads: Seque
         choice: a point of the certificate's grid.
         heads: modules trained in full beside the adapter.
     """
-    from adapters import prepare
-
     rank, seed, head = choice["rank"], choice["seed"], list(heads)
     names = adapted_modules(base, targets=choice["targets"], layers=choice["layers"])
     prepared = prepare(
@@ -186,8 +183,6 @@ def train_short_code(
     Raises:
         ValueError: if the loss becomes NaN or infinite.
     """
-    import time
-
     options = options or TrainingOptions()
     model, w = subspace.model, subspace.zeros()
     if not w:

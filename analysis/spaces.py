@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from adapters import factors
 from theory.methods import METHODS
 
 __all__ = ["Space", "SpaceName", "parameter_space"]
@@ -100,8 +102,6 @@ def parameter_space(model: nn.Module, space: SpaceName = "adapter", *, names: It
 
 
 def _tuner_layers(model: nn.Module) -> dict[str, nn.Module]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
@@ -128,7 +128,6 @@ def _merged_updates(model: nn.Module) -> dict[str, Tensor]:
     layers = _tuner_layers(model)
     if not layers:
         return {}
-    from adapters import factors
 
     updates = {}
     for layer in factors(model):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -15,9 +16,6 @@ from analysis.heavy_tail import heavy_tail
 from analysis.intruders import BasisCache, Side, cosines, dense_cosines
 from analysis.rounding import count_range
 from analysis.weights_io import LayerUpdate
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = [
     "effective_rank",
@@ -153,8 +151,6 @@ def spectrum_table(updates: Iterable[LayerUpdate], *, cache: BasisCache | None =
         frobenius_ratio (of dW to W0), effective_rank_base, effective_rank_update, effective_rank_tuned,
         stable_rank_base, stable_rank_update, stable_rank_tuned, tail_exponent_tuned, tail_note.
     """
-    import pandas as pd
-
     rows = []
     for layer in tqdm(updates, desc="spectra", unit="layer", leave=False, delay=2):
         base = singular_values(layer.base) if cache is None else cache.get(layer.base).values.double().cpu().numpy()
@@ -203,8 +199,6 @@ def intruder_dimensions(
     Raises:
         ValueError: if the convention is unknown or ``count`` is below 1.
     """
-    import pandas as pd
-
     if convention not in ("authors", "paper"):
         raise ValueError(f"unknown convention {convention!r}; accepted: authors, paper")
     if count < 1:
@@ -257,8 +251,6 @@ def intruder_counts(vectors: pd.DataFrame, epsilons: Sequence[float] | np.ndarra
     Raises:
         ValueError: if a threshold is outside (0, 1].
     """
-    import pandas as pd
-
     epsilons = np.asarray(epsilons, dtype=np.float64)
     if epsilons.size == 0 or not ((epsilons > 0) & (epsilons <= 1)).all():
         raise ValueError(f"epsilons must lie in (0, 1], got {epsilons.tolist()}")

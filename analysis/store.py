@@ -16,10 +16,10 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_json",
     "atomic_write_text",
+    "cache_folder",
     "check_writable",
     "config_key",
     "read_json",
-    "write_result",
 ]
 
 
@@ -129,31 +129,6 @@ def config_key(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_result(
-    path: str | Path,
-    *,
-    provenance: Mapping[str, Any],
-    values: Mapping[str, Any] | None = None,
-    tables: Mapping[str, Mapping[str, Any]] | None = None,
-    series: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write one committed result file, from which the report and its figures are built.
-
-    Args:
-        path: ``report/results/<topic>.json``.
-        provenance: from ``analysis.provenance.provenance``.
-        values: numbers and strings by key, as the report's text names them.
-        tables: name -> {"columns": [...], "rows": [[...], ...]}.
-        series: name -> data of a figure.
-
-    Raises:
-        ValueError: if a table's row does not fit its columns.
-    """
-    for name, table in (tables or {}).items():
-        width = len(table["columns"])
-        for row in table["rows"]:
-            if len(row) != width:
-                raise ValueError(f"table {name!r} has {width} columns, got a row of {len(row)}")
-    return atomic_write_json(
-        path, {"provenance": provenance, "values": values or {}, "tables": tables or {}, "series": series or {}}
-    )
+def cache_folder() -> Path:
+    """Return the folder of cached base models: ``$BEYOND_LORA_CACHE`` or ``~/.cache/beyond-lora``."""
+    return Path(os.environ.get("BEYOND_LORA_CACHE") or Path.home() / ".cache" / "beyond-lora")

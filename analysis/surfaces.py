@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
-from analysis.store import atomic_write_json, atomic_write_text, check_writable, read_json
-
-if TYPE_CHECKING:
-    import pandas as pd
+from analysis.store import atomic_write_json, check_writable, read_json
 
 __all__ = ["Landscape"]
 
@@ -96,8 +96,6 @@ class Landscape:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per point with columns x, (y,) loss and rise."""
-        import pandas as pd
-
         if self.is_line:
             columns = {"x": self.x, "loss": self.values}
         else:
@@ -133,8 +131,6 @@ class Landscape:
         Raises:
             ValueError: if the folder cannot be written to.
         """
-        from safetensors.numpy import save_file
-
         path = Path(path)
         check_writable(path.parent)
         record = asdict(self)
@@ -156,9 +152,6 @@ class Landscape:
         Raises:
             ValueError: if a file is missing, truncated, or not a landscape.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         path = Path(path)
         path = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
         record = read_json(path.with_name(path.name + ".json"))
@@ -171,9 +164,3 @@ class Landscape:
             return cls.from_dict({**record, **arrays})
         except TypeError as error:
             raise ValueError(f"{str(path)!r} is not a landscape: {error}") from None
-
-    def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page with the surface to turn by mouse (see `analysis.plots.interactive`)."""
-        from analysis.plots.interactive import surfaces_page
-
-        return atomic_write_text(path, surfaces_page([self]))

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import itertools
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import joblib
+import torch
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
 from analysis.cells import CellFunction, cell_state, run_once
 from analysis.store import atomic_write_json, check_writable, config_key, read_json
 
-__all__ = ["BACKENDS", "SweepReport", "estimate_seconds", "grid", "sweep"]
+__all__ = ["BACKENDS", "SweepReport", "estimate_seconds", "sweep"]
 
 BACKENDS = ("loky", "dask", "ray")
 _MAX_DEATHS = 3
@@ -51,25 +56,11 @@ class SweepReport:
     seconds: float = 0.0
 
 
-def grid(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return every combination of the axes' values over a base configuration, the last axis fastest.
-
-    >>> grid({"task": "digits"}, {"rank": [1, 2], "seed": [0]})
-    [{'task': 'digits', 'rank': 1, 'seed': 0}, {'task': 'digits', 'rank': 2, 'seed': 0}]
-    """
-    for name, values in axes.items():
-        if len(values) == 0:
-            raise ValueError(f"axis {name!r} of the grid is empty")
-    return [{**base, **dict(zip(axes, values, strict=True))} for values in itertools.product(*axes.values())]
-
-
 def _job(
     function: CellFunction, cell: Mapping[str, Any], folder: str, key: str, parent: str, threads: int, retry: bool
 ) -> tuple[str, str]:
     """Compute one cell in a worker; leave a mark first, so that the parent can tell whom a worker's death took."""
     if importlib.util.find_spec("torch") is not None and threads:
-        import torch
-
         torch.set_num_threads(threads)
     mark = Path(folder) / key / f".started-{parent}"
     mark.parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +74,6 @@ def _job(
 @contextlib.contextmanager
 def _backend(name: str, workers: int, scheduler: str | None) -> Iterator[dict[str, Any]]:
     """Set joblib up and yield the arguments of ``Parallel``."""
-    import joblib
-
     if name == "loky":
         with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
             yield {"n_jobs": workers, "batch_size": 1, "pre_dispatch": "all"}
@@ -156,8 +145,6 @@ def sweep(
     Raises:
         ValueError: unknown or missing backend, no scheduler, a folder that cannot be written to.
     """
-    from tqdm import tqdm
-
     _check(backend, workers, scheduler)
     folder = check_writable(folder).resolve()
     started = time.monotonic()
@@ -207,10 +194,6 @@ def _one_pass(
     bar: Any,
 ) -> set[str]:
     """Submit the open cells once; return those that are recorded now. A lost pool ends the pass early."""
-    from concurrent.futures import BrokenExecutor
-
-    from joblib import Parallel, delayed
-
     finished: set[str] = set()
     try:
         with _backend(backend, workers, scheduler) as arguments:

@@ -7,14 +7,34 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from analysis.store import check_writable
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from analysis.presets import TINY_MODELS
+from analysis.quiet import quiet_transformers
+from analysis.redraw import redraw
+from analysis.store import cache_folder, check_writable
 
-__all__ = ["TINY_MODELS", "check_tiny", "tiny_model_folder", "write_tiny_model"]
+__all__ = ["check_tiny", "tiny_model_folder", "write_tiny_model"]
 
 _VERSION = 2
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -24,14 +44,10 @@ _IDS = {"vocab_size": _VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_to
 
 
 def _vit() -> PreTrainedModel:
-    from transformers import ViTConfig, ViTForImageClassification
-
     return ViTForImageClassification(ViTConfig(**_SIZES, image_size=16, patch_size=8))
 
 
 def _deberta() -> PreTrainedModel:
-    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
-
     config = DebertaV2Config(
         **_SIZES,
         **_IDS,
@@ -45,50 +61,34 @@ def _deberta() -> PreTrainedModel:
 
 
 def _roberta() -> PreTrainedModel:
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
     return RobertaForSequenceClassification(RobertaConfig(**_SIZES, **_IDS, max_position_embeddings=258))
 
 
 def _bert() -> PreTrainedModel:
-    from transformers import BertConfig, BertForSequenceClassification
-
     return BertForSequenceClassification(BertConfig(**_SIZES, **_IDS, max_position_embeddings=256))
 
 
 def _llama() -> PreTrainedModel:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     return LlamaForCausalLM(LlamaConfig(**_SIZES, **_IDS, num_key_value_heads=2, max_position_embeddings=256))
 
 
 def _gpt2() -> PreTrainedModel:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **_IDS))
 
 
-TINY_MODELS: dict[str, Callable[[], Any]] = {
+_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": _bert,
-    "vit-tiny": _vit,
-    "vit-base": _vit,
-    "deberta-v2-xxlarge": _deberta,
-    "deberta-v3-base": _deberta,
-    "roberta-base": _roberta,
-    "roberta-large": _roberta,
-    "tinyllama-1.1b": _llama,
-    "llama3-8b": _llama,
-    "deepseek-coder-1.3b": _llama,
-    "gpt2-small": _gpt2,
+    "vit": _vit,
+    "deberta": _deberta,
+    "roberta": _roberta,
+    "llama": _llama,
+    "gpt2": _gpt2,
 }
-"""Name -> a builder of its architecture with two layers of width 32. The paper's ten, and BERT."""
+_DECODERS = ("llama", "gpt2")
 
 
 def _tokenizer(*, encoder: bool) -> Any:
     """Return a tokenizer of bytes: no vocabulary to learn, nothing unknown."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate((*_SPECIALS, *alphabet))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
@@ -133,32 +133,23 @@ def write_tiny_model(name: str, folder: str | Path, *, seed: int = 0) -> Path:
     Raises:
         ValueError: if the name is unknown, or the folder cannot be written to.
     """
-    import torch
-
-    from analysis.models import quiet_transformers, redraw
-
     check_tiny(name)
     folder = check_writable(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = TINY_MODELS[name]()
+        model = _BUILDERS[TINY_MODELS[name]]()
     redraw(model, dict(model.named_parameters()), seed=seed)
     with quiet_transformers():
         model.save_pretrained(str(folder))
-    if name.startswith("vit"):
-        from transformers import ViTImageProcessorPil
-
+    if TINY_MODELS[name] == "vit":
         ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(str(folder))
     else:
-        decoder = name in ("tinyllama-1.1b", "llama3-8b", "deepseek-coder-1.3b", "gpt2-small")
-        _tokenizer(encoder=not decoder).save_pretrained(str(folder))
+        _tokenizer(encoder=TINY_MODELS[name] not in _DECODERS).save_pretrained(str(folder))
     return folder
 
 
 def tiny_model_folder(name: str) -> Path:
     """Return the cached folder of a tiny model, written on first use."""
-    from analysis.digits import cache_folder
-
     check_tiny(name)
     target = cache_folder() / f"tiny-{name}-{_VERSION}"
     if not target.is_dir():

@@ -8,20 +8,18 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from adapters import Prepared
 from analysis.evaluation import evaluate
-from analysis.models import quiet_transformers
-from analysis.rounding import forward_error, lowest, mean_error
-
-if TYPE_CHECKING:
-    from adapters import Prepared
-    from analysis.run_config import RunConfig
-    from analysis.tasks import Task
+from analysis.quiet import quiet_transformers
+from analysis.rounding_of_losses import forward_error, lowest, mean_error
+from analysis.run_config import RunConfig
+from analysis.task import Task
 
 __all__ = [
     "BestOnSelection",

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from analysis.certificate_parts import (
     GRIDS,
@@ -21,11 +21,9 @@ from analysis.certificate_parts import (
     start_of,
 )
 from analysis.fingerprints import data_fingerprint, example_digest
+from analysis.task import Task
 from theory.certificates import CodeError, decode_subspace
 from theory.checks import check_integer, check_number, check_probability
-
-if TYPE_CHECKING:
-    from analysis.tasks import Task
 
 __all__ = ["Check", "verify"]
 

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+import adapters
+from adapters import factors
 
 __all__ = ["LayerUpdate", "WeightFiles", "from_adapter", "from_checkpoints", "from_model"]
 
@@ -68,8 +73,6 @@ def from_model(model: nn.Module, base_state: Mapping[str, Tensor] | None = None)
         ValueError: if there are neither adapters nor ``base_state``, or the two do not match.
     """
     if hasattr(model, "peft_config"):
-        from adapters import factors
-
         for layer in factors(model):
             _check_float(layer.base_weight, layer.name)
             yield LayerUpdate(name=layer.name, base=layer.base_weight, left=layer.left, right=layer.right)
@@ -97,8 +100,6 @@ class WeightFiles:
     """
 
     def __init__(self, path: str | Path):
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
         files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
         if not files or not all(file.is_file() for file in files):
@@ -123,15 +124,11 @@ class WeightFiles:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape without reading it."""
-        from safetensors import safe_open
-
         with safe_open(self._where[name], framework="pt") as handle:
             return tuple(handle.get_slice(name).get_shape())
 
     def read(self, name: str) -> Tensor:
         """Read one tensor."""
-        from safetensors import safe_open
-
         with safe_open(self._where[name], framework="pt") as handle:
             return handle.get_tensor(name)
 
@@ -215,10 +212,6 @@ def from_adapter(folder: str | Path, base: str | Path) -> Iterator[LayerUpdate]:
         TypeError: if a base weight is not floating point.
         ValueError: if files are missing or truncated, or shapes do not fit each other.
     """
-    from peft import PeftConfig, PeftModel
-
-    import adapters  # registers this project's adapters with PEFT
-
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(f"{str(folder)!r} holds no adapter_config.json; give a folder written by save_pretrained")

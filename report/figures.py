@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from tasks import RANK, TASKS, means, present_tasks
 
-from analysis.collect import frame_of
 from analysis.plots import agreement as agreement_plots
 from analysis.plots import bench as bench_plots
 from analysis.plots import bounds as bound_plots
@@ -24,6 +23,7 @@ from analysis.plots import landscape as landscape_plots
 from analysis.plots import runs as run_plots
 from analysis.plots import spectra as spectra_plots
 from analysis.plots.style import PAGE_WIDTH, figure, save
+from analysis.results import frame_of
 from analysis.store import read_json
 from analysis.surfaces import Landscape
 from theory.methods import METHODS

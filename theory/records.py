@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypedDict
 
+import pandas as pd
+
 from theory.checks import check_choice, check_number, check_probability
 
 __all__ = ["Bound", "UpdateRecord", "bounds_frame", "exp_or_inf"]
@@ -140,8 +142,6 @@ def bounds_frame(bounds: Iterable[Bound]) -> Any:
         A data frame with the columns bound, value, log_value, unit, kind, confidence, loss_range, vacuous,
         bits, source, assumptions, measured; the last two joined by semicolons.
     """
-    import pandas as pd
-
     columns = ["bound", "value", "log_value", "unit", "kind", "confidence", "loss_range", "vacuous", "bits"]
     columns += ["source", "assumptions", "measured"]
     rows = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erf
 
 from theory.checks import check_choice, check_integer
 from theory.perturbation import Network, correction
@@ -21,8 +22,6 @@ Array = NDArray[np.float64]
 
 
 def _erf(x: Array) -> Array:
-    from scipy.special import erf
-
     return np.asarray(erf(x))
 
 

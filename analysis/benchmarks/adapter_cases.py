@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, MissConfig, ShiraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import adapters
 
@@ -65,8 +66,6 @@ LLAMA_8B = Setting(
 
 def base_model(setting: Setting, *, seed: int = 0) -> nn.Module:
     """Build a Llama with random weights, in training mode, cache off."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     config = LlamaConfig(
         hidden_size=setting.hidden,
         intermediate_size=setting.inner,

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from analysis.provenance import provenance
-from analysis.store import write_result
+from analysis.results import write_result
 
 __all__ = ["compare", "conclude", "table", "write"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from analysis.benchmarks import harness
 from analysis.benchmarks.small_lm import small_lm, tokens
@@ -32,8 +33,6 @@ def _peer(model: Any, batch: dict[str, Any], steps: int) -> Callable[[], Any]:
 
     class BatchLoss(Metric):
         def __call__(self, model_wrapper: Any) -> float:
-            import torch
-
             with torch.no_grad():
                 return float(model_wrapper.modules[0](**batch, use_cache=False).loss)
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from adapters import prepare
 
 __all__ = ["small_lm", "tokens"]
 
@@ -21,10 +24,6 @@ def small_lm(*, layers: int = 4, rank: int = 8, seed: int = 0) -> nn.Module:
         rank: of the adapter.
         seed: of all weights.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from adapters import prepare
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LlamaConfig(

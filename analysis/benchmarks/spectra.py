@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.intruders import reduce_intruder_dimension
 from torch import Tensor, nn
 
 from analysis.benchmarks import harness
@@ -53,8 +55,6 @@ def _cold(base: Tensor, left: Tensor, right: Tensor) -> int:
 
 def _peft(base: Tensor, left: Tensor, right: Tensor) -> Callable[[], Any]:
     """PEFT's reduce_intruder_dimension on a model of one layer; it also writes the mitigated adapter."""
-    from peft import LoraConfig, get_peft_model
-    from peft.tuners.lora.intruders import reduce_intruder_dimension
 
     def reduce() -> None:
         model = nn.Sequential(nn.Linear(base.shape[1], base.shape[0], bias=False))

@@ -22,6 +22,9 @@ from torch import Tensor
 
 from analysis.benchmarks import harness
 from analysis.benchmarks.adapter_cases import LLAMA_8B, LLAMA_QUICK, Setting
+from analysis.instruments import PeakMemory
+from analysis.spectra import intruder_dimensions, intruder_total
+from analysis.weights_io import LayerUpdate, WeightFiles, from_checkpoints
 
 __all__ = ["TARGETS", "measure", "run", "tensor_shapes", "write_pair", "write_sparse"]
 
@@ -130,10 +133,6 @@ def measure(base: Path, tuned: Path) -> dict[str, Any]:
         tensors, matrices, changed, intruders (authors' convention), peak_bytes (growth of the resident set, mapped
         pages included), resident_bytes (with Python and torch), seconds (of CPU), stream_seconds (without the SVDs).
     """
-    from analysis.instruments import PeakMemory
-    from analysis.spectra import intruder_dimensions, intruder_total
-    from analysis.weights_io import LayerUpdate, WeightFiles, from_checkpoints
-
     spent = 0.0
 
     def timed(updates: Iterator[LayerUpdate]) -> Iterator[LayerUpdate]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.benchmarks import harness
-from analysis.finetune import RunConfig, run_cell
-from analysis.run_options import method_cells
+from analysis.finetune import run_cell
+from analysis.grids import method_cells
+from analysis.run_config import RunConfig
 from analysis.sweep import sweep
 
 __all__ = ["run"]

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, test, print, and write if asked."""
-    from analysis.chains import chain_frames
-    from analysis.paired import SPECTRA, paired_claim
+    from analysis.chains import SPECTRA, chain_frames
+    from analysis.paired import paired_claim
     from analysis.store import check_writable
 
     if args.examples < 1 or args.steps < 3 or args.steps % 2 == 0:
@@ -107,10 +107,9 @@ def _write(
     """Write one committed result, beside what it holds of other tasks; its command names folders as RUNS_FOLDER."""
     import pandas as pd
 
-    from analysis.collect import table_of
     from analysis.paired import claim_values
     from analysis.provenance import provenance
-    from analysis.store import write_result
+    from analysis.results import table_of, write_result
 
     values: dict[str, Any] = {}
     for task, frame, claim in parts:
@@ -141,8 +140,8 @@ def _write(
 
 def _other_tasks(path: Path, measured: set[str]) -> dict[str, Any] | None:
     """Return what a result file holds of other tasks than those measured now, and say that it stays."""
-    from analysis.collect import frame_of
     from analysis.provenance import carried_notes
+    from analysis.results import frame_of
     from analysis.store import read_json
 
     result = read_json(path)

@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     from analysis.compare import join_measures
     from analysis.provenance import provenance, shown_path
     from analysis.published import generalization_error, performance
-    from analysis.store import write_result
+    from analysis.results import write_result
 
     if bool(args.runs) == args.published:
         raise ValueError("give either folders of finished runs or --published")

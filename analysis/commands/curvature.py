@@ -27,13 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure and print one line per run."""
     from analysis.curvature import gauss_newton, hessian, top_eigenvalues
-    from analysis.finetune import load_run
     from analysis.geometry import adapted_weights, training_batch
+    from analysis.loading import load_run
     from analysis.plots.curvature import densities
     from analysis.plots.style import figure, save
     from analysis.provenance import provenance
+    from analysis.results import write_result
     from analysis.spectral_density import hutchinson, spectral_density
-    from analysis.store import write_result
 
     if args.figure is not None and not args.density:
         raise ValueError("--figure draws densities; give --density STEPS")

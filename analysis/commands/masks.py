@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.run_options import add_method_axes, add_run_options, method_cells, run_values
+from analysis.grids import method_cells
+from analysis.run_options import add_method_axes, add_run_options, run_values
 
 HELP = "train on random halves of an n x 2 supersample and estimate the CMI family of bounds from the losses"
 
@@ -52,8 +53,9 @@ def main(args: argparse.Namespace) -> int:
     from analysis.information_table import information_frame, joinable, looseness
     from analysis.masks import collect_masks, mask_cell, mask_cells, mask_key, write_masks
     from analysis.provenance import provenance
+    from analysis.results import write_result
     from analysis.run_config import RunConfig
-    from analysis.store import RunFailure, atomic_write_text, write_result
+    from analysis.store import RunFailure, atomic_write_text
     from analysis.sweep import sweep
     from analysis.tasks import load_task
 

@@ -41,8 +41,9 @@ def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from analysis.collect import frame
-    from analysis.finetune import RunConfig, run
-    from analysis.generalization import across_seeds
+    from analysis.finetune import run
+    from analysis.run_config import RunConfig
+    from analysis.seeds import across_seeds
     from analysis.store import RunFailure
     from analysis.tasks import check_places
 

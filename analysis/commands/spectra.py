@@ -30,8 +30,8 @@ def main(args: argparse.Namespace) -> int:
     """Measure and print the counts."""
     from analysis.intruders import BasisCache
     from analysis.provenance import provenance
+    from analysis.results import write_result
     from analysis.spectra import intruder_counts, intruder_dimensions, spectrum_table
-    from analysis.store import write_result
 
     if not args.tuned.exists():
         raise ValueError(f"nothing at {str(args.tuned)!r}; give a run's folder, an adapter's folder or weights")
@@ -60,8 +60,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _updates(args: argparse.Namespace):
-    from analysis.finetune import load_run
     from analysis.geometry import run_updates
+    from analysis.loading import load_run
     from analysis.weights_io import from_adapter, from_checkpoints
 
     if args.base is not None:

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.run_options import add_method_axes, add_run_options, method_cells, run_values
+from analysis.grids import method_cells
+from analysis.run_options import add_method_axes, add_run_options, run_values
 
 HELP = "run a grid of configurations (method x rank x links x seed x task), killable and resumable"
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _cells(args: argparse.Namespace) -> list[dict]:
     """Return the grid: task and seed, then what belongs to the method."""
-    from analysis.sweep import grid
+    from analysis.grids import grid
 
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")
@@ -57,7 +58,7 @@ def _cells(args: argparse.Namespace) -> list[dict]:
 
 
 def _key(cell: Mapping[str, Any]) -> str:
-    from analysis.finetune import RunConfig
+    from analysis.run_config import RunConfig
 
     return RunConfig.from_mapping(cell).key()
 

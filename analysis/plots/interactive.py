@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from analysis.surfaces import Landscape
+from analysis.surfaces import Landscape
 
 __all__ = ["surfaces_page"]
 

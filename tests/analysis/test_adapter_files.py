@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from analysis.adapter_files import exported_updates, write_adapters
-from analysis.chains import chain_runs, choose_checkpoint, digits_runs, intruder_frame, intruder_measures
+from analysis.chains import chain_runs, digits_runs, intruder_frame
+from analysis.checkpoints import choose_checkpoint
 from analysis.cli import main
-from analysis.collect import frame_of, table_of
 from analysis.geometry import run_updates
+from analysis.intruder_measures import intruder_measures
 from analysis.recount import ranges_overlap
+from analysis.results import frame_of, table_of
 from analysis.store import atomic_write_json, read_json
 from analysis.weights_io import from_adapter
 from theory.methods import METHODS
@@ -44,7 +46,8 @@ def test_exported_updates_are_those_of_the_runs(model_cache, tmp_path, one_threa
 
 
 def test_runs_of_other_matrices_are_refused(model_cache, tmp_path, one_thread):
-    from analysis.finetune import RunConfig, run
+    from analysis.finetune import run
+    from analysis.run_config import RunConfig
 
     records = [
         run(

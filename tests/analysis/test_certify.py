@@ -19,7 +19,8 @@ from analysis.fingerprints import data_fingerprint, model_fingerprint
 from analysis.replay import Replay, transformer_blocks
 from analysis.short_code import TrainingOptions, adapted_modules, reached_subspace, train_short_code
 from analysis.subspace import Subspace
-from analysis.tasks import DataOptions, load_model, load_task
+from analysis.task import DataOptions
+from analysis.tasks import load_model, load_task
 from analysis.verify import verify
 from theory.certificates import binary_kl, decode_subspace, occam_bound
 from theory.codebook import STANDARD_GRID

@@ -5,17 +5,11 @@ import pandas as pd
 import pytest
 
 from analysis import geometry
-from analysis.chains import (
-    chain_runs,
-    choose_checkpoint,
-    digits_runs,
-    intruder_curves,
-    intruder_frame,
-    sharpness_frame,
-)
+from analysis.chains import chain_runs, committed_claim, digits_runs, intruder_curves, intruder_frame, sharpness_frame
+from analysis.checkpoints import choose_checkpoint
 from analysis.cli import main
 from analysis.measuring import measure_run, measure_runs
-from analysis.paired import committed_claim, paired_claim, unchained_partner
+from analysis.paired import paired_claim, unchained_partner
 from analysis.run_planes import planes
 from analysis.store import read_json
 from analysis.surfaces import Landscape

@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from adapters.linked import draw_factor
 from analysis import digits
 from analysis.cli import main
-from analysis.finetune import RunConfig, load_run, run
+from analysis.finetune import run
+from analysis.loading import load_run
 from analysis.models import load_pretrained
+from analysis.run_config import RunConfig
 from analysis.store import atomic_write_json, config_key, read_json
 from analysis.tasks import load_model, load_task
 

@@ -16,9 +16,12 @@ import torch
 
 from analysis import finetune
 from analysis.evaluation import Outputs, evaluate, metric
-from analysis.finetune import RunConfig, load_run, run
+from analysis.finetune import run
+from analysis.loading import load_run
+from analysis.run_config import RunConfig
 from analysis.store import RunFailure, config_key, read_json
-from analysis.tasks import DataOptions, load_task
+from analysis.task import DataOptions
+from analysis.tasks import load_task
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.collect import frame, read_records, runs_result, table_of, write_parquet
-from analysis.generalization import across_seeds, bootstrap_means, measured_gap
+from analysis.collect import frame, read_records, runs_result, write_parquet
+from analysis.generalization import measured_gap
+from analysis.resampling import bootstrap_means
+from analysis.results import table_of
+from analysis.seeds import across_seeds
 from analysis.store import atomic_write_json, read_json
 
 

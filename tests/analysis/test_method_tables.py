@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.generalization import across_seeds
 from analysis.method_tables import compare_pairs, method_table, read_results
 from analysis.plots import runs as plots
+from analysis.seeds import across_seeds
 
 mpl.use("Agg")
 

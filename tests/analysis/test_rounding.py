@@ -10,12 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.chains import choose_checkpoint, digits_runs
+from analysis.chains import digits_runs
+from analysis.checkpoints import choose_checkpoint
 from analysis.evaluation import Outputs, doubtful_errors, evaluate
 from analysis.intruders import Basis, Cosines, cosines, dense_cosines, intruder_range
 from analysis.loading import load_run
 from analysis.pairs import dense_ranks
-from analysis.rounding import count_range, forward_error, gaps, interval_side, lowest, mean_error, same, svd_error, turn
+from analysis.rounding import count_range, gaps, svd_error, turn
+from analysis.rounding_of_losses import forward_error, lowest, mean_error
+from analysis.rounding_of_statistics import interval_side, same
 
 SHAPES = [(30, 30), (40, 24), (24, 40), (200, 160)]
 

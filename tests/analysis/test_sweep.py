@@ -14,8 +14,9 @@ import pytest
 
 from analysis.cells import cell_state, claim, run_once
 from analysis.collect import frame
+from analysis.grids import grid
 from analysis.store import RunFailure, atomic_write_json, config_key, read_json
-from analysis.sweep import estimate_seconds, grid, sweep
+from analysis.sweep import estimate_seconds, sweep
 
 DRIVER = """
 import os, sys, time

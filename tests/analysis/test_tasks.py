@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.presets import DATASETS, MODELS
+from analysis.presets import DATASETS, MODELS, TINY_MODELS
 from analysis.run_config import RunConfig
 from analysis.settings import SETTINGS, get_settings
-from analysis.tasks import DataOptions, carve, load_model, load_task, task_names
-from analysis.tiny_models import TINY_MODELS
+from analysis.task import DataOptions, carve
+from analysis.tasks import load_model, load_task, task_names
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.collect import frame_of
+from analysis.results import frame_of
 from analysis.store import read_json
 
 REPORT = Path(__file__).resolve().parents[2] / "report"

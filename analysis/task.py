@@ -1,0 +1,169 @@
+"""The words of every data set: kinds, options, fixed splits of encoded examples.
+
+The held-out list is never used to choose anything; whatever selects must carve its own split out of ``train``
+(:func:`carve`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from analysis.kinds import KINDS, Kind
+
+__all__ = ["DataOptions", "RawTask", "Rows", "Splits", "Task", "carve", "split_by_seed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How to read a data set that is not a preset, and how much of any data set to take.
+
+    Attributes:
+        kind: one of :data:`KINDS`; needed for data sets that are not presets.
+        text: column of the text (of the prompt, of the question).
+        text_pair: column of the second text, if any.
+        label: column of the label (of the target text for ``"causal-lm"``).
+        choices: columns of the choices of a multiple-choice question.
+        encoding: encoding of local text files.
+        num_train: training examples kept, drawn by seed; None keeps all (200 for digits).
+        num_heldout: held-out examples kept, drawn by seed; None keeps all.
+        heldout_share: share held out, by seed, when the data set has no split of its own.
+        max_length: tokens per example; longer ones are cut; None takes the settings' (128 without any).
+        label_range: the range of a regression's label; None takes the training split's.
+    """
+
+    kind: Kind | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    choices: tuple[str, ...] = ()
+    encoding: str = "utf-8"
+    num_train: int | None = None
+    num_heldout: int | None = None
+    heldout_share: float = 0.2
+    max_length: int | None = None
+    label_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no data set could satisfy."""
+        if self.kind is not None and self.kind not in KINDS:
+            raise ValueError(f"unknown kind {self.kind!r}; accepted: {', '.join(KINDS)}")
+        for name in ("num_train", "num_heldout"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise ValueError(f"{name} must be at least 2, got {value}")
+        if not 0 < self.heldout_share < 1:
+            raise ValueError(f"heldout_share must lie in (0, 1), got {self.heldout_share}")
+        if self.max_length is not None and self.max_length < 4:
+            raise ValueError(f"max_length must be at least 4 tokens, got {self.max_length}")
+        if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
+            raise ValueError(f"label_range must be (low, high) with low < high, got {self.label_range}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Fixed splits of one data set, encoded for one model.
+
+    Attributes:
+        name: the task's name.
+        kind: one of :data:`KINDS`.
+        train: encoded training examples, each a dictionary with ``"labels"``.
+        heldout: encoded held-out examples, never used for selection.
+        num_labels: classes (1 for regression, the vocabulary's size for causal LM).
+        label_names: names of the classes, by index.
+        collate: list of examples -> batch of tensors, padded to its longest example.
+        metric_name: ``"accuracy"``, ``"matthews"``, ``"pearson"`` or ``"perplexity"``.
+        loss_name: ``"cross_entropy"`` (nats) or ``"squared_error"``.
+        max_loss: where the loss is clipped before G(W) is measured; its range is [0, max_loss].
+            Cross-entropy: ln(10 num_labels), the true class's probability floored at a tenth of
+            chance. Squared error: the squared length of the label's range.
+        model: the base model's local folder or hub id; None for the bundled digits.
+        seed: the seed of the split and of any subsampling.
+        notes: what a reader of a result must know about the data.
+        overlap: held-out inputs that also occur in the training split.
+    """
+
+    name: str
+    kind: Kind
+    train: Sequence[dict[str, Any]]
+    heldout: Sequence[dict[str, Any]]
+    num_labels: int
+    label_names: tuple[str, ...]
+    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] = field(repr=False)
+    metric_name: str
+    loss_name: Literal["cross_entropy", "squared_error"] = "cross_entropy"
+    max_loss: float
+    model: str | None = None
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    overlap: int = 0
+
+
+def carve(task: Task, *, share: float, seed: int) -> tuple[Task, Sequence[dict[str, Any]]]:
+    """Carve a selection split out of the training examples; the held-out ones stay untouched.
+
+    Args:
+        task: the task.
+        share: share of the training examples to set aside, in (0, 1).
+        seed: seed of the draw.
+
+    Returns:
+        The task with fewer training examples, and the selection examples.
+
+    Raises:
+        ValueError: if either part would be empty.
+    """
+    count = round(share * len(task.train))
+    if not 0 < count < len(task.train):
+        raise ValueError(f"selection_share of {share} leaves nothing of {len(task.train)} training examples")
+    order = np.random.default_rng([seed, 1]).permutation(len(task.train))
+    chosen, kept = sorted(order[:count].tolist()), sorted(order[count:].tolist())
+    return dataclasses.replace(task, train=[task.train[i] for i in kept]), [task.train[i] for i in chosen]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawTask:
+    """A data set as rows of plain Python values.
+
+    Attributes:
+        kind: kind of task.
+        train: rows. Keys by kind: ``text``, ``text_pair`` (optional), ``label``; ``choices`` (a list) for
+            multiple choice, whose label is an index; ``target`` for causal LM; ``image`` (PIL) for images.
+        heldout: rows of the held-out split.
+        metric_name: as in :class:`analysis.tasks.Task`.
+        label_names: classes in the order of their index; None sorts the training split's labels.
+        label_range: range of a regression's label; None takes the training split's.
+        notes: what a reader of a result must know.
+    """
+
+    kind: Kind
+    train: Sequence[dict[str, Any]]
+    heldout: Sequence[dict[str, Any]]
+    metric_name: str
+    label_names: tuple[str, ...] | None = None
+    label_range: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+Rows = list[dict[str, Any]]
+
+
+Splits = dict[str, Any]
+
+
+def split_by_seed(rows: Rows, *, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Split rows into training and held-out ones.
+
+    Raises:
+        ValueError: if either would be empty.
+    """
+    count = round(share * len(rows))
+    if not 0 < count < len(rows):
+        raise ValueError(f"a held-out share of {share} leaves an empty split of {len(rows)} rows")
+    order = np.random.default_rng([seed, 3]).permutation(len(rows)).tolist()
+    return [rows[i] for i in sorted(order[count:])], [rows[i] for i in sorted(order[:count])]
