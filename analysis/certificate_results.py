@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.coverage import coverage_table
-from analysis.provenance import provenance
-from analysis.results import write_result
-from analysis.store import read_json
+from analysis.records.provenance import provenance
+from analysis.records.results import write_result
+from analysis.records.store import read_json
 from theory.certificates import occam_bound
 
 __all__ = ["certificate_row", "write_certificate_results"]

@@ -23,11 +23,11 @@ from analysis.finetune import run
 from analysis.geometry import adapted_weights, run_updates, training_batch
 from analysis.intruder_measures import EPSILONS, intruder_measures
 from analysis.loading import LoadedRun
-from analysis.results import frame_of
+from analysis.records.results import frame_of
+from analysis.records.store import read_json
 from analysis.run_config import RunConfig
 from analysis.sharpness import mean_rise, worst_rise
 from analysis.spaces import parameter_space
-from analysis.store import read_json
 from theory.methods import METHODS
 
 __all__ = [

@@ -146,7 +146,7 @@ def result(
         progress: show progress bars.
 
     Returns:
-        ``values`` and ``tables`` for ``analysis.store.write_result``: the runs, one agreement table and one table
+        ``values`` and ``tables`` for ``analysis.records.store.write_result``: the runs, one agreement table and one table
         of differences per task and loss, the verdicts and their sentences; a task with too few or too equal runs
         is left out, its reason under ``<task>/<loss>/left_out``. How near what is decided lies to tipping:
         ``verdict_edge`` (the interval end nearest to zero among the rivals), ``best_margin`` (tau-b of the best measure

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.results import frame_of
-from analysis.store import read_json
+from analysis.records.results import frame_of
+from analysis.records.store import read_json
 from theory.bounds import from_update
 from theory.methods import METHODS
 from theory.perturbation import Network

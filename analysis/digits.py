@@ -25,8 +25,8 @@ from tqdm import tqdm
 from transformers import ViTConfig, ViTForImageClassification
 
 from analysis.batches import stack_images
+from analysis.records.store import atomic_write_bytes, cache_folder, check_writable, config_key
 from analysis.redraw import redraw
-from analysis.store import atomic_write_bytes, cache_folder, check_writable, config_key
 from analysis.task import DataOptions, Task
 
 __all__ = [

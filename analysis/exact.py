@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from analysis.provenance import provenance
-from analysis.results import write_result
+from analysis.records.provenance import provenance
+from analysis.records.results import write_result
 from theory.checks import check_integer
 from theory.cmi import draw_masks, estimate
 from theory.exact import column_regression, gaussian_mean, sketched_regression

@@ -29,8 +29,8 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
+from analysis.records.store import check_writable
 from analysis.rounding import best_match_error, count_range, gaps, svd_error, turn
-from analysis.store import check_writable
 
 __all__ = [
     "Basis",

@@ -13,8 +13,8 @@ from peft import PeftModel
 
 from analysis.digits import base_fingerprint
 from analysis.quiet import quiet_transformers
+from analysis.records.store import read_json
 from analysis.run_config import RunConfig
-from analysis.store import read_json
 from analysis.task import Task
 from analysis.tasks import load_model, load_task
 from theory.methods import get_method

@@ -23,8 +23,8 @@ from safetensors.numpy import load_file, save_file
 
 from analysis.evaluation import evaluate
 from analysis.finetune import prepare_run
+from analysis.records.store import check_writable, config_key, read_json
 from analysis.run_config import RunConfig
-from analysis.store import check_writable, config_key, read_json
 from analysis.tasks import load_task
 from analysis.training import make_trainer
 

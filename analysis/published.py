@@ -20,7 +20,7 @@ from theory.methods import METHODS
 
 __all__ = ["bound_order", "generalization_error", "pair_tests", "performance", "published_agreement"]
 
-_FOLDER = Path(__file__).resolve().parent.parent / "report" / "results" / "published"
+_FOLDER = Path(__file__).resolve().parents[2] / "report" / "results" / "published"
 
 
 def _read(name: str, folder: str | Path | None, labels: list[str]) -> pd.DataFrame:

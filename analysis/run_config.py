@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from analysis.digits import base_fingerprint
 from analysis.presets import DATASETS, MODELS
+from analysis.records.store import config_key
 from analysis.settings import get_settings
-from analysis.store import config_key
 from analysis.task import DataOptions
 from analysis.tasks import task_names
 from theory.methods import get_method

@@ -31,8 +31,8 @@ from transformers import (
 
 from analysis.presets import TINY_MODELS
 from analysis.quiet import quiet_transformers
+from analysis.records.store import cache_folder, check_writable
 from analysis.redraw import redraw
-from analysis.store import cache_folder, check_writable
 
 __all__ = ["check_tiny", "tiny_model_folder", "write_tiny_model"]
 

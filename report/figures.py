@@ -23,8 +23,8 @@ from analysis.plots import landscape as landscape_plots
 from analysis.plots import runs as run_plots
 from analysis.plots import spectra as spectra_plots
 from analysis.plots.style import PAGE_WIDTH, figure, save
-from analysis.results import frame_of
-from analysis.store import read_json
+from analysis.records.results import frame_of
+from analysis.records.store import read_json
 from analysis.surfaces import Landscape
 from theory.methods import METHODS
 

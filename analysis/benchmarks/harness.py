@@ -10,8 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from analysis.provenance import provenance
-from analysis.results import write_result
+from analysis.records.provenance import provenance
+from analysis.records.results import write_result
 
 __all__ = ["compare", "conclude", "table", "write"]
 

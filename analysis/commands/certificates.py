@@ -21,8 +21,8 @@ def main(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from analysis.certificate_results import write_certificate_results
-    from analysis.provenance import shown_path
-    from analysis.store import read_json
+    from analysis.records.provenance import shown_path
+    from analysis.records.store import read_json
 
     files = sorted(Path(args.folder).glob("*.json"))
     if not files:

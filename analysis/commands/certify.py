@@ -78,9 +78,9 @@ def main(args: argparse.Namespace) -> int:
 
     from analysis.certificate_table import certificate_table
     from analysis.certify import GRIDS, certify
-    from analysis.provenance import provenance
+    from analysis.records.provenance import provenance
+    from analysis.records.store import atomic_write_json, check_writable
     from analysis.short_code import TrainingOptions
-    from analysis.store import atomic_write_json, check_writable
     from theory.checks import check_probability
 
     check_probability("delta", args.delta)

@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
     """Measure, test, print, and write if asked."""
     from analysis.chains import SPECTRA, chain_frames
     from analysis.paired import paired_claim
-    from analysis.store import check_writable
+    from analysis.records.store import check_writable
 
     if args.examples < 1 or args.steps < 3 or args.steps % 2 == 0:
         raise ValueError(
@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
 def _tasks(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Return each task's runs."""
     from analysis.chains import chain_runs
-    from analysis.store import read_json
+    from analysis.records.store import read_json
 
     if args.ranks is not None and len(args.ranks) != len(args.runs):
         raise ValueError(f"--ranks needs one rank for each of the {len(args.runs)} folders, got {len(args.ranks)}")
@@ -108,8 +108,8 @@ def _write(
     import pandas as pd
 
     from analysis.paired import claim_values
-    from analysis.provenance import provenance
-    from analysis.results import table_of, write_result
+    from analysis.records.provenance import provenance
+    from analysis.records.results import table_of, write_result
 
     values: dict[str, Any] = {}
     for task, frame, claim in parts:
@@ -140,9 +140,9 @@ def _write(
 
 def _other_tasks(path: Path, measured: set[str]) -> dict[str, Any] | None:
     """Return what a result file holds of other tasks than those measured now, and say that it stays."""
-    from analysis.provenance import carried_notes
-    from analysis.results import frame_of
-    from analysis.store import read_json
+    from analysis.records.provenance import carried_notes
+    from analysis.records.results import frame_of
+    from analysis.records.store import read_json
 
     result = read_json(path)
     frames = {key: frame_of(result["tables"][key]) for key in ("claim", "runs")}

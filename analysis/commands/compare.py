@@ -36,9 +36,9 @@ def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from analysis.claim import published_result, result
     from analysis.compare import join_measures
-    from analysis.provenance import provenance, shown_path
     from analysis.published import generalization_error, performance
-    from analysis.results import write_result
+    from analysis.records.provenance import provenance, shown_path
+    from analysis.records.results import write_result
 
     if bool(args.runs) == args.published:
         raise ValueError("give either folders of finished runs or --published")
@@ -76,8 +76,8 @@ def main(args: argparse.Namespace) -> int:
 def _frame(places: list[Path]) -> tuple[pd.DataFrame, list[str]]:
     """Collect runs from folders and, for other tasks, from earlier comparisons; say what was taken from where."""
     from analysis.compare import comparison_frame, with_recorded
-    from analysis.provenance import carried_notes
-    from analysis.store import read_json
+    from analysis.records.provenance import carried_notes
+    from analysis.records.store import read_json
 
     notes: list[str] = []
     folders = [path for path in places if path.suffix != ".json"]

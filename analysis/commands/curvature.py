@@ -31,8 +31,8 @@ def main(args: argparse.Namespace) -> int:
     from analysis.loading import load_run
     from analysis.plots.curvature import densities
     from analysis.plots.style import figure, save
-    from analysis.provenance import provenance
-    from analysis.results import write_result
+    from analysis.records.provenance import provenance
+    from analysis.records.results import write_result
     from analysis.spectral_density import hutchinson, spectral_density
 
     if args.figure is not None and not args.density:

@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     from analysis.plots.interactive import surfaces_page
     from analysis.plots.landscape import contours
     from analysis.plots.style import save
-    from analysis.store import atomic_write_text, check_writable
+    from analysis.records.store import atomic_write_text, check_writable
 
     if args.examples < 1:
         raise ValueError(f"--examples must be at least 1, got {args.examples}")

@@ -52,10 +52,10 @@ def main(args: argparse.Namespace) -> int:
     from analysis.finetune import check_links
     from analysis.information_table import information_frame, joinable, looseness
     from analysis.masks import collect_masks, mask_cell, mask_cells, mask_key, write_masks
-    from analysis.provenance import provenance
-    from analysis.results import write_result
+    from analysis.records.provenance import provenance
+    from analysis.records.results import write_result
+    from analysis.records.store import RunFailure, atomic_write_text
     from analysis.run_config import RunConfig
-    from analysis.store import RunFailure, atomic_write_text
     from analysis.sweep import sweep
     from analysis.tasks import load_task
 

@@ -17,7 +17,7 @@ def main(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from analysis.digits import base_distance, base_fingerprint, base_weights, pretrain, write_base
-    from analysis.store import check_writable
+    from analysis.records.store import check_writable
 
     if args.out is not None:
         check_writable(Path(args.out).parent)

@@ -42,9 +42,9 @@ def main(args: argparse.Namespace) -> int:
 
     from analysis.collect import frame
     from analysis.finetune import run
+    from analysis.records.store import RunFailure
     from analysis.run_config import RunConfig
     from analysis.seeds import across_seeds
-    from analysis.store import RunFailure
     from analysis.tasks import check_places
 
     if args.seeds < 1:

@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure and print the counts."""
     from analysis.intruders import BasisCache
-    from analysis.provenance import provenance
-    from analysis.results import write_result
+    from analysis.records.provenance import provenance
+    from analysis.records.results import write_result
     from analysis.spectra import intruder_counts, intruder_dimensions, spectrum_table
 
     if not args.tuned.exists():

@@ -65,9 +65,9 @@ def _key(cell: Mapping[str, Any]) -> str:
 
 def main(args: argparse.Namespace) -> int:
     """Run the grid and say what was done."""
-    from analysis.cells import cell_state
     from analysis.finetune import run_cell
-    from analysis.store import RunFailure, read_json
+    from analysis.records.cells import cell_state
+    from analysis.records.store import RunFailure, read_json
     from analysis.sweep import estimate_seconds, sweep
     from analysis.tasks import check_places
 

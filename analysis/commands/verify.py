@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print every check and the verdict."""
-    from analysis.store import read_json
+    from analysis.records.store import read_json
     from analysis.verify import verify
 
     record = read_json(args.certificate)

@@ -12,9 +12,9 @@ from analysis.checkpoints import choose_checkpoint
 from analysis.cli import main
 from analysis.geometry import run_updates
 from analysis.intruder_measures import intruder_measures
+from analysis.records.results import frame_of, table_of
+from analysis.records.store import atomic_write_json, read_json
 from analysis.recount import ranges_overlap
-from analysis.results import frame_of, table_of
-from analysis.store import atomic_write_json, read_json
 from analysis.weights_io import from_adapter
 from theory.methods import METHODS
 

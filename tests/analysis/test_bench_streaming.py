@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from analysis.benchmarks import streaming
 from analysis.benchmarks.adapter_cases import LLAMA_QUICK, base_model
 from analysis.benchmarks.streaming import run, tensor_shapes, write_pair, write_sparse
-from analysis.store import read_json
+from analysis.records.store import read_json
 from analysis.weights_io import from_checkpoints
 
 

@@ -10,8 +10,8 @@ from analysis.checkpoints import choose_checkpoint
 from analysis.cli import main
 from analysis.measuring import measure_run, measure_runs
 from analysis.paired import paired_claim, unchained_partner
+from analysis.records.store import read_json
 from analysis.run_planes import planes
-from analysis.store import read_json
 from analysis.surfaces import Landscape
 from theory.methods import METHODS
 

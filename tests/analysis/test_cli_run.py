@@ -14,9 +14,9 @@ from analysis.cli import main
 from analysis.collect import frame, seeds_of
 from analysis.finetune import run
 from analysis.plots.information import plot_estimates
-from analysis.results import frame_of
+from analysis.records.results import frame_of
+from analysis.records.store import atomic_write_json, read_json
 from analysis.run_config import RunConfig
-from analysis.store import atomic_write_json, read_json
 from analysis.task import DataOptions
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")

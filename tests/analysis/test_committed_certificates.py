@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from analysis.cli import main
-from analysis.store import read_json
+from analysis.records.store import read_json
 
 FOLDER = Path(__file__).resolve().parents[2] / "report" / "results" / "certificates"
 

@@ -21,7 +21,7 @@ from analysis.compare import (
     with_recorded,
 )
 from analysis.published import generalization_error, performance
-from analysis.store import atomic_write_json, read_json
+from analysis.records.store import atomic_write_json, read_json
 from theory.bounds import from_update
 
 WIDTH = 16

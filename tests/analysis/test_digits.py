@@ -17,8 +17,8 @@ from analysis.cli import main
 from analysis.finetune import run
 from analysis.loading import load_run
 from analysis.models import load_pretrained
+from analysis.records.store import atomic_write_json, config_key, read_json
 from analysis.run_config import RunConfig
-from analysis.store import atomic_write_json, config_key, read_json
 from analysis.tasks import load_model, load_task
 
 pytestmark = pytest.mark.usefixtures("model_cache")

@@ -7,7 +7,7 @@ from analysis import exact
 from analysis.cli import main
 from analysis.plots import exact as plots
 from analysis.plots.style import save
-from analysis.store import read_json
+from analysis.records.store import read_json
 
 mpl.use("Agg")
 

@@ -18,8 +18,8 @@ from analysis import finetune
 from analysis.evaluation import Outputs, evaluate, metric
 from analysis.finetune import run
 from analysis.loading import load_run
+from analysis.records.store import RunFailure, config_key, read_json
 from analysis.run_config import RunConfig
-from analysis.store import RunFailure, config_key, read_json
 from analysis.task import DataOptions
 from analysis.tasks import load_task
 from theory.methods import METHODS

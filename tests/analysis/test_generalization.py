@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from analysis.collect import frame, read_records, runs_result, write_parquet
 from analysis.generalization import measured_gap
+from analysis.records.results import table_of
+from analysis.records.store import atomic_write_json, read_json
 from analysis.resampling import bootstrap_means
-from analysis.results import table_of
 from analysis.seeds import across_seeds
-from analysis.store import atomic_write_json, read_json
 
 
 def test_the_interval_covers_the_true_gap_as_often_as_it_says():

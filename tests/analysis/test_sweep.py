@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.cells import cell_state, claim, run_once
 from analysis.collect import frame
 from analysis.grids import grid
-from analysis.store import RunFailure, atomic_write_json, config_key, read_json
+from analysis.records.cells import cell_state, claim, run_once
+from analysis.records.store import RunFailure, atomic_write_json, config_key, read_json
 from analysis.sweep import estimate_seconds, sweep
 
 DRIVER = """

@@ -18,7 +18,7 @@ _PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn", 
 
 
 def _commit() -> str:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.store import RunFailure, atomic_write_json, check_writable, read_json
+from analysis.records.store import RunFailure, atomic_write_json, check_writable, read_json
 
 __all__ = ["CellState", "cell_state", "claim", "run_once"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.store import atomic_write_json
+from analysis.records.store import atomic_write_json
 
 __all__ = ["frame_of", "table_of", "write_result"]
 
@@ -26,7 +26,7 @@ def write_result(
 
     Args:
         path: ``report/results/<topic>.json``.
-        provenance: from ``analysis.provenance.provenance``.
+        provenance: from ``analysis.records.provenance.provenance``.
         values: numbers and strings by key, as the report's text names them.
         tables: name -> {"columns": [...], "rows": [[...], ...]}.
         series: name -> data of a figure.
