@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.agreement_table import Comparison, agreement_table, family_differences
 from analysis.compare import DESIGN, LOSSES, candidates
 from analysis.published import pair_tests, published_agreement
-from analysis.rounding_of_statistics import same
+from analysis.statistics.rounding import same
+from analysis.statistics.table import Comparison, agreement_table, family_differences
 
 __all__ = ["CHAMPION", "RIVALS", "compare_task", "judge_claim", "published_result", "result", "rival_columns"]
 

@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.records.results import table_of, write_result
 from analysis.records.store import check_writable, config_key, read_json
 from analysis.run_config import content
-from analysis.seeds import across_seeds
+from analysis.statistics.seeds import across_seeds
 from theory.methods import METHODS
 
 __all__ = ["frame", "read_records", "runs_result", "seeds_of", "write_parquet"]

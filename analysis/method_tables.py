@@ -14,9 +14,9 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from analysis.records.store import read_json
-from analysis.resampling import bootstrap_means
-from analysis.rounding_of_statistics import same
-from analysis.seeds import across_seeds
+from analysis.statistics.resampling import bootstrap_means
+from analysis.statistics.rounding import same
+from analysis.statistics.seeds import across_seeds
 from theory.methods import METHODS, get_method
 
 __all__ = ["PAIRS", "compare_pairs", "method_table", "read_results"]

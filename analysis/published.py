@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from analysis.agreement import kendall_tau
-from analysis.pairs import all_pairs, dense_ranks
-from analysis.resampling import bootstrap_weights, interval
+from analysis.statistics.agreement import kendall_tau
+from analysis.statistics.pairs import all_pairs, dense_ranks
+from analysis.statistics.resampling import bootstrap_weights, interval
 from theory.methods import METHODS
 
 __all__ = ["bound_order", "generalization_error", "pair_tests", "performance", "published_agreement"]

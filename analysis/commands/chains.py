@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure, test, print, and write if asked."""
     from analysis.chains import SPECTRA, chain_frames
-    from analysis.paired import paired_claim
     from analysis.records.store import check_writable
+    from analysis.statistics.paired import paired_claim
 
     if args.examples < 1 or args.steps < 3 or args.steps % 2 == 0:
         raise ValueError(
@@ -107,9 +107,9 @@ def _write(
     """Write one committed result, beside what it holds of other tasks; its command names folders as RUNS_FOLDER."""
     import pandas as pd
 
-    from analysis.paired import claim_values
     from analysis.records.provenance import provenance
     from analysis.records.results import table_of, write_result
+    from analysis.statistics.paired import claim_values
 
     values: dict[str, Any] = {}
     for task, frame, claim in parts:

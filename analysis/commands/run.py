@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     from analysis.finetune import run
     from analysis.records.store import RunFailure
     from analysis.run_config import RunConfig
-    from analysis.seeds import across_seeds
+    from analysis.statistics.seeds import across_seeds
     from analysis.tasks import check_places
 
     if args.seeds < 1:

@@ -45,7 +45,7 @@ def agreement_forest(
     """Draw every measure's agreement with its interval, coloured by family; a filled dot is significant.
 
     Args:
-        table: from ``analysis.agreement_table.agreement_table``, indexed by measure.
+        table: from ``analysis.statistics.table.agreement_table``, indexed by measure.
         statistic: ``"tau_b"``, ``"granulated"``, ``"partial_tau"`` or ``"cmi"``.
         measures: rows to draw, the first on top, one that the table lacks left empty; all of them, best first,
             when left out.

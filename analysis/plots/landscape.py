@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 
-from analysis.paired import unchained_partner
 from analysis.plots.style import PAGE_WIDTH, figure, method_colors
+from analysis.statistics.paired import unchained_partner
 from analysis.surfaces import Landscape
 
 __all__ = ["contours", "lines", "sharpness_pairs", "surfaces"]

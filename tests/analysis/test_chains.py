@@ -9,9 +9,9 @@ from analysis.chains import chain_runs, committed_claim, digits_runs, intruder_c
 from analysis.checkpoints import choose_checkpoint
 from analysis.cli import main
 from analysis.measuring import measure_run, measure_runs
-from analysis.paired import paired_claim, unchained_partner
 from analysis.records.store import read_json
 from analysis.run_planes import planes
+from analysis.statistics.paired import paired_claim, unchained_partner
 from analysis.surfaces import Landscape
 from theory.methods import METHODS
 

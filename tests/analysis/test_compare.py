@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.agreement_table import Comparison
 from analysis.claim import compare_task, judge_claim, published_result, result, rival_columns
 from analysis.cli import main
 from analysis.compare import (
@@ -22,6 +21,7 @@ from analysis.compare import (
 )
 from analysis.published import generalization_error, performance
 from analysis.records.store import atomic_write_json, read_json
+from analysis.statistics.table import Comparison
 from theory.bounds import from_update
 
 WIDTH = 16

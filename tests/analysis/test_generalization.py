@@ -12,8 +12,8 @@ from analysis.collect import frame, read_records, runs_result, write_parquet
 from analysis.generalization import measured_gap
 from analysis.records.results import table_of
 from analysis.records.store import atomic_write_json, read_json
-from analysis.resampling import bootstrap_means
-from analysis.seeds import across_seeds
+from analysis.statistics.resampling import bootstrap_means
+from analysis.statistics.seeds import across_seeds
 
 
 def test_the_interval_covers_the_true_gap_as_often_as_it_says():

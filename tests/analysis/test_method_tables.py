@@ -11,7 +11,7 @@ import pytest
 
 from analysis.method_tables import compare_pairs, method_table, read_results
 from analysis.plots import runs as plots
-from analysis.seeds import across_seeds
+from analysis.statistics.seeds import across_seeds
 
 mpl.use("Agg")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.rounding_of_statistics import interval_side, same
+from analysis.statistics.rounding import interval_side, same
 from theory.methods import METHODS
 
 __all__ = ["claim_values", "paired_claim", "unchained_partner"]

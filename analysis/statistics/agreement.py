@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.pairs import Pairs, all_pairs, axis_pairs, dense_ranks, environment_pairs
+from analysis.statistics.pairs import Pairs, all_pairs, axis_pairs, dense_ranks, environment_pairs
 
 __all__ = ["Cells", "granulated_tau", "kendall_tau", "partial_tau", "prepare_cells", "sign_error", "tied_share"]
 

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import kendalltau
 
-from analysis.agreement import granulated_tau, kendall_tau, partial_tau, sign_error, tied_share
-from analysis.agreement_table import Comparison, agreement_table, family_differences
-from analysis.conditional_mi import conditional_mutual_information
-from analysis.pairs import all_pairs, axis_pairs, dense_ranks
-from analysis.resampling import (
+from analysis.statistics.agreement import granulated_tau, kendall_tau, partial_tau, sign_error, tied_share
+from analysis.statistics.conditional_mi import conditional_mutual_information
+from analysis.statistics.pairs import all_pairs, axis_pairs, dense_ranks
+from analysis.statistics.resampling import (
     adjust_p_values,
     bootstrap_weights,
     cluster_permutations,
     interval,
     permutation_p_value,
 )
+from analysis.statistics.table import Comparison, agreement_table, family_differences
 
 AXES = ("method", "rank", "links")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.pairs import check_design, dense_ranks
+from analysis.statistics.pairs import check_design, dense_ranks
 
 __all__ = ["Cells", "conditional_cells", "conditional_mutual_information"]
 

@@ -10,18 +10,25 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.agreement import Cells as PairCells
-from analysis.agreement import granulated_tau, kendall_tau, partial_tau, prepare_cells, sign_error, tied_share
-from analysis.conditional_mi import Cells, conditional_cells, conditional_mutual_information
-from analysis.pairs import check_design, dense_ranks
-from analysis.resampling import (
+from analysis.statistics.agreement import Cells as PairCells
+from analysis.statistics.agreement import (
+    granulated_tau,
+    kendall_tau,
+    partial_tau,
+    prepare_cells,
+    sign_error,
+    tied_share,
+)
+from analysis.statistics.conditional_mi import Cells, conditional_cells, conditional_mutual_information
+from analysis.statistics.pairs import check_design, dense_ranks
+from analysis.statistics.resampling import (
     adjust_p_values,
     bootstrap_weights,
     cluster_permutations,
     interval,
     permutation_p_value,
 )
-from analysis.rounding_of_statistics import interval_side
+from analysis.statistics.rounding import interval_side
 
 __all__ = ["Comparison", "agreement_table", "family_differences"]
 
@@ -34,7 +41,7 @@ class Comparison:
         target: column of the measured generalization error.
         axes: hyper-parameters that vary: cells of granulated tau, environments, conditioning sets.
         fixed: columns always held fixed as well (seed, task).
-        nested: hyper-parameter -> the axis it belongs to, see ``analysis.agreement.granulated_tau``.
+        nested: hyper-parameter -> the axis it belongs to, see ``analysis.statistics.agreement.granulated_tau``.
         cluster: columns whose joint value names a cluster of dependent runs (all axes by default, plus task).
         strata: columns that a permutation never crosses.
         controls: columns whose influence the partial versions take out.

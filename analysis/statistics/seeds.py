@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.resampling import bootstrap_means
+from analysis.statistics.resampling import bootstrap_means
 
 __all__ = ["across_seeds"]
 
