@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.evaluation import evaluate
 from analysis.fingerprints import example_digest, model_fingerprint
-from analysis.models import head_modules
 from analysis.short_code import reached_subspace
 from analysis.subspace import Subspace
-from analysis.task import Task
-from analysis.tasks import load_model
+from analysis.tasks.evaluation import evaluate
+from analysis.tasks.load import load_model
+from analysis.tasks.models import head_modules
+from analysis.tasks.task import Task
 from theory.certificates import Grid, cross_entropy_bound, disagreement_bound, occam_bound, smoothed_range
 from theory.checks import check_integer
 from theory.codebook import STANDARD_GRID

@@ -27,7 +27,7 @@ from analysis.certificate_parts import (
 )
 from analysis.fingerprints import data_fingerprint
 from analysis.short_code import TrainingOptions, train_short_code
-from analysis.task import Task
+from analysis.tasks.task import Task
 from analysis.verify import Check, verify
 from theory.certificates import decode_subspace, encode_subspace, kl_lower, kl_upper
 from theory.checks import check_integer, check_probability

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.evaluation import evaluate
 from analysis.loading import LoadedRun, load_run
-from analysis.rounding_of_losses import forward_error, lowest, mean_error
+from analysis.tasks.evaluation import evaluate
+from analysis.tasks.rounding import forward_error, lowest, mean_error
 
 __all__ = ["CheckpointChoice", "Chosen", "choose_checkpoint"]
 

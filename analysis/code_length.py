@@ -20,10 +20,10 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from adapters import factors
-from analysis.evaluation import doubtful_errors, evaluate
 from analysis.loading import LoadedRun
-from analysis.rounding_of_losses import forward_error
-from analysis.tasks import load_model
+from analysis.tasks.evaluation import doubtful_errors, evaluate
+from analysis.tasks.load import load_model
+from analysis.tasks.rounding import forward_error
 from theory.coding import adaptive_bits
 
 __all__ = ["SETTINGS", "TrainedPart", "code_of_run", "quantize_tensor", "trained_parts"]

@@ -18,18 +18,18 @@ import torch
 
 import adapters
 from adapters import Prepared
-from analysis.evaluation import Outputs, evaluate, metric
 from analysis.generalization import measured_gap
 from analysis.instruments import PeakMemory, StepClock, saved_activation_bytes
 from analysis.loading import LoadedRun, load_run
 from analysis.measures import run_measures
-from analysis.models import head_modules
 from analysis.records.cells import run_once
 from analysis.records.provenance import provenance
 from analysis.records.store import RunFailure, atomic_write_json, check_writable, read_json
 from analysis.run_config import RunConfig
-from analysis.task import Task, carve
-from analysis.tasks import load_model, load_task
+from analysis.tasks.evaluation import Outputs, evaluate, metric
+from analysis.tasks.load import load_model, load_task
+from analysis.tasks.models import head_modules
+from analysis.tasks.task import Task, carve
 from analysis.training import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
 from theory.methods import get_method
 

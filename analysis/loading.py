@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from analysis.digits import base_fingerprint
-from analysis.quiet import quiet_transformers
 from analysis.records.store import read_json
 from analysis.run_config import RunConfig
-from analysis.task import Task
-from analysis.tasks import load_model, load_task
+from analysis.tasks.digits import base_fingerprint
+from analysis.tasks.load import load_model, load_task
+from analysis.tasks.quiet import quiet_transformers
+from analysis.tasks.task import Task
 from theory.methods import get_method
 
 __all__ = ["LoadedRun", "load_run"]

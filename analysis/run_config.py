@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.digits import base_fingerprint
-from analysis.presets import DATASETS, MODELS
 from analysis.records.store import config_key
 from analysis.settings import get_settings
-from analysis.task import DataOptions
-from analysis.tasks import task_names
+from analysis.tasks.digits import base_fingerprint
+from analysis.tasks.load import task_names
+from analysis.tasks.presets import DATASETS, MODELS
+from analysis.tasks.task import DataOptions
 from theory.methods import get_method
 
 __all__ = ["RunConfig", "content", "fingerprint"]
@@ -56,7 +56,7 @@ class RunConfig:
     """One fine-tuning run. None means: take the preset's value (see :meth:`resolve`).
 
     Attributes:
-        task: a name of :func:`analysis.tasks.task_names`.
+        task: a name of :func:`analysis.tasks.load.task_names`.
         data: the task's data, by local path or hub id.
         model: the base model, by local folder, hub id, preset name or ``tiny:NAME``.
         model_name: the model's name in records and tables; None takes the folder's or hub's.

@@ -19,7 +19,7 @@ from adapters.layer import layer_shape
 from adapters.tuner import TARGET_MODULES
 from analysis.replay import Replay, transformer_blocks
 from analysis.subspace import Subspace
-from analysis.task import Task
+from analysis.tasks.task import Task
 from theory.codebook import GroupCode, SubspaceCode
 from theory.quantize import fit_levels, nearest
 

@@ -15,11 +15,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from adapters import Prepared
-from analysis.evaluation import evaluate
-from analysis.quiet import quiet_transformers
-from analysis.rounding_of_losses import forward_error, lowest, mean_error
 from analysis.run_config import RunConfig
-from analysis.task import Task
+from analysis.tasks.evaluation import evaluate
+from analysis.tasks.quiet import quiet_transformers
+from analysis.tasks.rounding import forward_error, lowest, mean_error
+from analysis.tasks.task import Task
 
 __all__ = [
     "BestOnSelection",

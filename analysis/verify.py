@@ -21,7 +21,7 @@ from analysis.certificate_parts import (
     start_of,
 )
 from analysis.fingerprints import data_fingerprint, example_digest
-from analysis.task import Task
+from analysis.tasks.task import Task
 from theory.certificates import CodeError, decode_subspace
 from theory.checks import check_integer, check_number, check_probability
 

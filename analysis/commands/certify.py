@@ -58,8 +58,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def task_of(args: argparse.Namespace):
     """Load the task that the options name."""
-    from analysis.task import DataOptions
-    from analysis.tasks import load_task
+    from analysis.tasks.load import load_task
+    from analysis.tasks.task import DataOptions
 
     options = DataOptions(
         kind="text-classification" if args.task == "custom" else None,

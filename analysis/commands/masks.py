@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     from analysis.records.store import RunFailure, atomic_write_text
     from analysis.run_config import RunConfig
     from analysis.sweep import sweep
-    from analysis.tasks import load_task
+    from analysis.tasks.load import load_task
 
     base = {name: value for name, value in run_values(args).items() if name not in ("method", "rank", "links")}
     configurations = method_cells(base, methods=args.methods, ranks=args.ranks, links=args.links)

@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     from analysis.records.store import RunFailure
     from analysis.run_config import RunConfig
     from analysis.statistics.seeds import across_seeds
-    from analysis.tasks import check_places
+    from analysis.tasks.load import check_places
 
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")

@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     from analysis.records.cells import cell_state
     from analysis.records.store import RunFailure, read_json
     from analysis.sweep import estimate_seconds, sweep
-    from analysis.tasks import check_places
+    from analysis.tasks.load import check_places
 
     cells = _cells(args)
     for task in args.tasks:

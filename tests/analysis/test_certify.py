@@ -19,8 +19,8 @@ from analysis.fingerprints import data_fingerprint, model_fingerprint
 from analysis.replay import Replay, transformer_blocks
 from analysis.short_code import TrainingOptions, adapted_modules, reached_subspace, train_short_code
 from analysis.subspace import Subspace
-from analysis.task import DataOptions
-from analysis.tasks import load_model, load_task
+from analysis.tasks.load import load_model, load_task
+from analysis.tasks.task import DataOptions
 from analysis.verify import verify
 from theory.certificates import binary_kl, decode_subspace, occam_bound
 from theory.codebook import STANDARD_GRID
@@ -71,8 +71,8 @@ def test_the_search_keeps_the_least_bound_and_lists_what_it_tried(certificate):
 
 
 def test_what_is_certified_is_the_decoded_model(certificate, task):
-    from analysis.evaluation import evaluate
-    from analysis.models import head_modules
+    from analysis.tasks.evaluation import evaluate
+    from analysis.tasks.models import head_modules
 
     code = decode_subspace(base64.b64decode(certificate["code"]["base64"]), grid=STANDARD_GRID)
     assert code.choice == certificate["choice"]
@@ -143,7 +143,7 @@ def test_a_code_for_another_base_model_or_other_data_is_rejected(certificate, ta
             next(model.parameters()).view(-1)[0] += 1e-3
         return model
 
-    monkeypatch.setattr("analysis.tasks.load_model", nudged)
+    monkeypatch.setattr("analysis.tasks.load.load_model", nudged)
     assert _failed(certificate, task) == ["base model"]
 
 

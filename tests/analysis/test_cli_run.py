@@ -17,7 +17,7 @@ from analysis.plots.information import plot_estimates
 from analysis.records.results import frame_of
 from analysis.records.store import atomic_write_json, read_json
 from analysis.run_config import RunConfig
-from analysis.task import DataOptions
+from analysis.tasks.task import DataOptions
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from analysis.code_length import SETTINGS, code_of_run, quantize_tensor, trained_parts
-from analysis.evaluation import Outputs, evaluate
 from analysis.finetune import run
 from analysis.loading import load_run
 from analysis.run_config import RunConfig
-from analysis.tasks import load_model
+from analysis.tasks.evaluation import Outputs, evaluate
+from analysis.tasks.load import load_model
 from theory.coding import CodeWriter
 from theory.methods import METHODS
 

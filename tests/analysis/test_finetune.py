@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from analysis import finetune
-from analysis.evaluation import Outputs, evaluate, metric
 from analysis.finetune import run
 from analysis.loading import load_run
 from analysis.records.store import RunFailure, config_key, read_json
 from analysis.run_config import RunConfig
-from analysis.task import DataOptions
-from analysis.tasks import load_task
+from analysis.tasks.evaluation import Outputs, evaluate, metric
+from analysis.tasks.load import load_task
+from analysis.tasks.task import DataOptions
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from analysis.chains import digits_runs
 from analysis.checkpoints import choose_checkpoint
-from analysis.evaluation import Outputs, doubtful_errors, evaluate
 from analysis.intruders import Basis, Cosines, cosines, dense_cosines, intruder_range
 from analysis.loading import load_run
 from analysis.rounding import count_range, gaps, svd_error, turn
-from analysis.rounding_of_losses import forward_error, lowest, mean_error
 from analysis.statistics.pairs import dense_ranks
 from analysis.statistics.rounding import interval_side, same
+from analysis.tasks.evaluation import Outputs, doubtful_errors, evaluate
+from analysis.tasks.rounding import forward_error, lowest, mean_error
 
 SHAPES = [(30, 30), (40, 24), (24, 40), (200, 160)]
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from analysis.kinds import KINDS, Kind
+from analysis.tasks.kinds import KINDS, Kind
 
 __all__ = ["DataOptions", "RawTask", "Rows", "Splits", "Task", "carve", "split_by_seed"]
 
@@ -135,7 +135,7 @@ class RawTask:
         train: rows. Keys by kind: ``text``, ``text_pair`` (optional), ``label``; ``choices`` (a list) for
             multiple choice, whose label is an index; ``target`` for causal LM; ``image`` (PIL) for images.
         heldout: rows of the held-out split.
-        metric_name: as in :class:`analysis.tasks.Task`.
+        metric_name: as in :class:`analysis.tasks.load.Task`.
         label_names: classes in the order of their index; None sorts the training split's labels.
         label_range: range of a regression's label; None takes the training split's.
         notes: what a reader of a result must know.

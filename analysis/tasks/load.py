@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from analysis.digits import digits_model, digits_task
-from analysis.encode import encode_task
-from analysis.local_data import local_path, read_table
-from analysis.models import load_pretrained, resolve_model
-from analysis.presets import DATASETS
-from analysis.readers import read_published
-from analysis.task import DataOptions, Task
-from analysis.tiny_models import check_tiny
+from analysis.tasks.digits import digits_model, digits_task
+from analysis.tasks.encode import encode_task
+from analysis.tasks.models import load_pretrained, resolve_model
+from analysis.tasks.presets import DATASETS
+from analysis.tasks.publishers import read_published
+from analysis.tasks.tables import local_path, read_table
+from analysis.tasks.task import DataOptions, Task
+from analysis.tasks.tiny_models import check_tiny
 
 __all__ = ["check_places", "load_model", "load_task", "task_names"]
 

@@ -11,12 +11,12 @@ import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_MULTIPLE_CHOICE_MAPPING
 
-from analysis.hub import hub_reachable
-from analysis.kinds import Kind
-from analysis.presets import MODELS
-from analysis.quiet import quiet_transformers
-from analysis.redraw import redraw
-from analysis.tiny_models import tiny_model_folder
+from analysis.tasks.hub import hub_reachable
+from analysis.tasks.kinds import Kind
+from analysis.tasks.presets import MODELS
+from analysis.tasks.quiet import quiet_transformers
+from analysis.tasks.redraw import redraw
+from analysis.tasks.tiny_models import tiny_model_folder
 
 __all__ = [
     "head_modules",
@@ -35,8 +35,8 @@ def resolve_model(spec: str) -> str:
     """Turn a model's name into something ``from_pretrained`` accepts.
 
     Args:
-        spec: a local folder, ``tiny:NAME`` (a tiny random stand-in, see ``analysis.tiny_models``), one of
-            the ten preset names of ``analysis.presets.MODELS``, or a hub id.
+        spec: a local folder, ``tiny:NAME`` (a tiny random stand-in, see ``analysis.tasks.tiny_models``), one of
+            the ten preset names of ``analysis.tasks.presets.MODELS``, or a hub id.
 
     Raises:
         ValueError: if it looks like a folder but is none, or a folder without ``config.json``.

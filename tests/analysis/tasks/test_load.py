@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.presets import DATASETS, MODELS, TINY_MODELS
 from analysis.run_config import RunConfig
 from analysis.settings import SETTINGS, get_settings
-from analysis.task import DataOptions, carve
-from analysis.tasks import load_model, load_task, task_names
+from analysis.tasks.load import load_model, load_task, task_names
+from analysis.tasks.presets import DATASETS, MODELS, TINY_MODELS
+from analysis.tasks.task import DataOptions, carve
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache")
@@ -23,7 +23,7 @@ PAIRS = ["The clock is old.\tThe clock is not new.", 'He said "no".\tHe refused.
 
 
 def text_of(task, example) -> str:
-    from analysis.models import load_tokenizer
+    from analysis.tasks.models import load_tokenizer
 
     return load_tokenizer(task.model).decode(example["input_ids"], skip_special_tokens=False)
 
@@ -79,7 +79,7 @@ def test_e2e_reads_quotes_and_newlines_and_counts_the_target_alone(tmp_path: Pat
     task = load_task("e2e", data=tmp_path, model="tiny:gpt2-small")
     example = task.train[0]
     target = [token for token, label in zip(example["input_ids"], example["labels"], strict=True) if label != -100]
-    from analysis.models import load_tokenizer
+    from analysis.tasks.models import load_tokenizer
 
     assert load_tokenizer(task.model).decode(target) == 'The "Mill" is, as\nyou see, central.</s>'
     assert task.notes == ("trained on devset.csv: the folder holds no trainset.csv",)
@@ -206,7 +206,7 @@ def test_multiple_choice_uses_its_head_or_letters_the_choices(tmp_path: Path, wr
 @pytest.mark.parametrize("name", TINY_MODELS)
 def test_every_architecture_of_the_paper_has_a_tiny_stand_in_that_every_method_can_adapt(name: str, trec_folder: Path):
     import adapters
-    from analysis.models import head_modules
+    from analysis.tasks.models import head_modules
 
     if name.startswith("vit"):
         pytest.skip("images: see the CIFAR test")
@@ -222,7 +222,7 @@ def test_every_architecture_of_the_paper_has_a_tiny_stand_in_that_every_method_c
 
 
 def test_pooled_heads_are_trained_where_they_are_new_and_kept_where_they_are_not(trec_folder: Path):
-    from analysis.models import head_modules
+    from analysis.tasks.models import head_modules
 
     deberta = load_task("trec", data=trec_folder, model="tiny:deberta-v3-base")
     bert = load_task("trec", data=trec_folder, model="tiny:bert")
@@ -292,7 +292,8 @@ def test_labels_unknown_to_the_training_split_do_not_parse(trec_folder: Path):
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, trec_folder: Path, monkeypatch):
-    from analysis import hub, local_data, models
+    from analysis.tasks.load import hub, models
+    from analysis.tasks.load import tables as local_data
 
     assert isinstance(hub.hub_reachable(), bool)
     monkeypatch.setattr(models, "hub_reachable", lambda: False)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import matthews_corrcoef
 
-from analysis.task import Task
+from analysis.tasks.task import Task
 
 __all__ = ["Outputs", "doubtful_errors", "evaluate", "metric"]
 

@@ -29,10 +29,10 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from analysis.presets import TINY_MODELS
-from analysis.quiet import quiet_transformers
 from analysis.records.store import cache_folder, check_writable
-from analysis.redraw import redraw
+from analysis.tasks.presets import TINY_MODELS
+from analysis.tasks.quiet import quiet_transformers
+from analysis.tasks.redraw import redraw
 
 __all__ = ["check_tiny", "tiny_model_folder", "write_tiny_model"]
 

@@ -12,14 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from adapters.linked import draw_factor
-from analysis import digits
 from analysis.cli import main
 from analysis.finetune import run
 from analysis.loading import load_run
-from analysis.models import load_pretrained
 from analysis.records.store import atomic_write_json, config_key, read_json
 from analysis.run_config import RunConfig
-from analysis.tasks import load_model, load_task
+from analysis.tasks.load import digits, load_model, load_task
+from analysis.tasks.models import load_pretrained
 
 pytestmark = pytest.mark.usefixtures("model_cache")
 

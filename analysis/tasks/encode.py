@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.batches import pad_batch, stack_images
-from analysis.kinds import Kind
-from analysis.models import load_image_processor, load_tokenizer, supports_multiple_choice
-from analysis.task import DataOptions, RawTask, Task
+from analysis.tasks.batches import pad_batch, stack_images
+from analysis.tasks.kinds import Kind
+from analysis.tasks.models import load_image_processor, load_tokenizer, supports_multiple_choice
+from analysis.tasks.task import DataOptions, RawTask, Task
 
 __all__ = ["encode_task"]
 

@@ -12,10 +12,10 @@ from typing import Any
 import datasets
 from datasets import Dataset
 
-from analysis.hub import hub_reachable
-from analysis.kinds import KINDS
-from analysis.presets import DatasetPreset
-from analysis.task import DataOptions, RawTask, Splits, split_by_seed
+from analysis.tasks.hub import hub_reachable
+from analysis.tasks.kinds import KINDS
+from analysis.tasks.presets import DatasetPreset
+from analysis.tasks.task import DataOptions, RawTask, Splits, split_by_seed
 
 __all__ = ["read_hub_preset", "read_table"]
 

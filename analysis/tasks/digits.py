@@ -24,10 +24,10 @@ from sklearn.datasets import load_digits
 from tqdm import tqdm
 from transformers import ViTConfig, ViTForImageClassification
 
-from analysis.batches import stack_images
 from analysis.records.store import atomic_write_bytes, cache_folder, check_writable, config_key
-from analysis.redraw import redraw
-from analysis.task import DataOptions, Task
+from analysis.tasks.batches import stack_images
+from analysis.tasks.redraw import redraw
+from analysis.tasks.task import DataOptions, Task
 
 __all__ = [
     "BaseDistance",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from analysis.kinds import Kind
+from analysis.tasks.kinds import Kind
 
 __all__ = ["DATASETS", "MODELS", "DatasetPreset", "ModelPreset"]
 
@@ -20,7 +20,7 @@ class DatasetPreset:
     Attributes:
         name: the name on the command line.
         kind: kind of task.
-        reader: which reader of ``analysis.readers`` knows its publisher's format.
+        reader: which reader of ``analysis.tasks.publishers`` knows its publisher's format.
         metric_name: the paper's metric.
         hub: hub id, and configuration if any.
         columns: hub column of each role: text, text_pair, label, target, choices, image.

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from analysis.image_readers import read_cifar_binary, read_image_folders
-from analysis.local_data import read_hub_preset
-from analysis.presets import DatasetPreset
-from analysis.task import DataOptions, RawTask, Rows, Splits, split_by_seed
+from analysis.tasks.image_publishers import read_cifar_binary, read_image_folders
+from analysis.tasks.presets import DatasetPreset
+from analysis.tasks.tables import read_hub_preset
+from analysis.tasks.task import DataOptions, RawTask, Rows, Splits, split_by_seed
 
 __all__ = ["READERS", "read_published"]
 
