@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from adapters.tuner import TARGET_MODULES
 from analysis.curvature import hessian, top_eigenvalues
-from analysis.intruders import BasisCache
 from analysis.loading import LoadedRun, load_run
 from analysis.sharpness import expected_rise, mean_rise, worst_rise
 from analysis.spaces import parameter_space
-from analysis.spectra import intruder_counts, intruder_dimensions, spectrum_table
+from analysis.spectra.intruders import BasisCache
+from analysis.spectra.singular import intruder_counts, intruder_dimensions, spectrum_table
+from analysis.spectra.weights import LayerUpdate, from_model
 from analysis.spectral_density import hutchinson
-from analysis.weights_io import LayerUpdate, from_model
 
 __all__ = ["SETTINGS", "adapted_weights", "checkpoint_states", "geometry_of_run", "run_updates", "training_batch"]
 

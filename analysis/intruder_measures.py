@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.intruders import shared_bases
-from analysis.spectra import effective_rank, intruder_counts, intruder_dimensions, stable_rank, update_spectrum
-from analysis.weights_io import LayerUpdate
+from analysis.spectra.intruders import shared_bases
+from analysis.spectra.singular import effective_rank, intruder_counts, intruder_dimensions, stable_rank, update_spectrum
+from analysis.spectra.weights import LayerUpdate
 
 __all__ = ["EPSILONS", "intruder_measures"]
 
@@ -22,7 +22,7 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
     """Count intruders by both conventions, and say how many directions an update uses.
 
     Args:
-        updates: of every adapted matrix, from `analysis.weights_io`.
+        updates: of every adapted matrix, from `analysis.spectra.weights`.
         epsilon: threshold.
         count: leading vectors of the authors' convention.
 

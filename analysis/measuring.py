@@ -13,9 +13,9 @@ from tqdm import tqdm
 from analysis import code_length, geometry
 from analysis.checkpoints import choose_checkpoint
 from analysis.geometry import spectra_of_run
-from analysis.intruders import shared_bases
 from analysis.loading import LoadedRun, load_run
 from analysis.records.store import atomic_write_json, config_key, read_json
+from analysis.spectra.intruders import shared_bases
 
 __all__ = ["KINDS", "measure_run", "measure_runs"]
 

@@ -17,8 +17,8 @@ from peft.tuners.lora.intruders import reduce_intruder_dimension
 from torch import Tensor, nn
 
 from analysis.benchmarks import harness
-from analysis.intruders import Basis, cosines, count_intruders
-from analysis.spectra import product_singular_values
+from analysis.spectra.intruders import Basis, cosines, count_intruders
+from analysis.spectra.singular import product_singular_values
 
 __all__ = ["TARGETS", "run"]
 

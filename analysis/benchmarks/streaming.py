@@ -23,8 +23,8 @@ from torch import Tensor
 from analysis.benchmarks import harness
 from analysis.benchmarks.adapter_cases import LLAMA_8B, LLAMA_QUICK, Setting
 from analysis.instruments import PeakMemory
-from analysis.spectra import intruder_dimensions, intruder_total
-from analysis.weights_io import LayerUpdate, WeightFiles, from_checkpoints
+from analysis.spectra.singular import intruder_dimensions, intruder_total
+from analysis.spectra.weights import LayerUpdate, WeightFiles, from_checkpoints
 
 __all__ = ["TARGETS", "measure", "run", "tensor_shapes", "write_pair", "write_sparse"]
 
@@ -127,7 +127,7 @@ def write_pair(folder: Path, setting: Setting, *, seed: int = 0) -> dict[str, An
 def measure(base: Path, tuned: Path) -> dict[str, Any]:
     """Compare all tensors of two checkpoints, count intruders where matrices differ, and watch memory and time.
 
-    Matrices go through `analysis.weights_io.from_checkpoints`; vectors are read and compared one by one.
+    Matrices go through `analysis.spectra.weights.from_checkpoints`; vectors are read and compared one by one.
 
     Returns:
         tensors, matrices, changed, intruders (authors' convention), peak_bytes (growth of the resident set, mapped

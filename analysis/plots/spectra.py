@@ -32,7 +32,7 @@ def intruders_against_epsilon(
     """Draw the number (or share) of intruders against epsilon, one line per method.
 
     Args:
-        counts: method key or label -> `analysis.spectra.intruder_counts`; with a ``low`` and a ``high`` column
+        counts: method key or label -> `analysis.spectra.singular.intruder_counts`; with a ``low`` and a ``high`` column
             (over seeds) a band is drawn.
         ax: where to draw; a new figure when None.
         column: ``"intruders"`` or ``"share"``.
@@ -76,7 +76,7 @@ def similarity(values: np.ndarray, *, ax: Axes | None = None, title: str = "") -
     """Draw the subspace similarity phi(i, j) as a heat map from 0 to 1.
 
     Args:
-        values: from `analysis.spectra.subspace_similarity`.
+        values: from `analysis.spectra.singular.subspace_similarity`.
         ax: where to draw; a new figure when None.
         title: heads the panel.
     """

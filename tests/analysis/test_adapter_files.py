@@ -15,7 +15,7 @@ from analysis.intruder_measures import intruder_measures
 from analysis.records.results import frame_of, table_of
 from analysis.records.store import atomic_write_json, read_json
 from analysis.recount import ranges_overlap
-from analysis.weights_io import from_adapter
+from analysis.spectra.weights import from_adapter
 from theory.methods import METHODS
 
 RESULTS = Path(__file__).resolve().parents[2] / "report" / "results"

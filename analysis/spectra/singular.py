@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.heavy_tail import heavy_tail
-from analysis.intruders import BasisCache, Side, cosines, dense_cosines
-from analysis.rounding import count_range
-from analysis.weights_io import LayerUpdate
+from analysis.spectra.intruders import BasisCache, Side, cosines, dense_cosines
+from analysis.spectra.rounding import count_range
+from analysis.spectra.tails import heavy_tail
+from analysis.spectra.weights import LayerUpdate
 
 __all__ = [
     "effective_rank",
@@ -143,7 +143,7 @@ def spectrum_table(updates: Iterable[LayerUpdate], *, cache: BasisCache | None =
     """Summarise each layer's spectra: norms and ranks of W0, dW and W0 + dW.
 
     Args:
-        updates: from `analysis.weights_io`.
+        updates: from `analysis.spectra.weights`.
         cache: bases of W0, if intruders are wanted too; W0's singular values are then computed once.
 
     Returns:
@@ -184,7 +184,7 @@ def intruder_dimensions(
     """Match singular vectors of W0 + dW with those of W0, layer by layer.
 
     Args:
-        updates: from `analysis.weights_io`; factored ones go through the diagonal + rank-r operator, dense ones
+        updates: from `analysis.spectra.weights`; factored ones go through the diagonal + rank-r operator, dense ones
             (full fine-tuning) through a full SVD.
         convention: ``"authors"``: the leading ``count`` vectors, as the code of arXiv:2410.21228 counts.
             ``"paper"``: all vectors, as arXiv:2606.13767 draws counts against epsilon.
@@ -194,7 +194,7 @@ def intruder_dimensions(
 
     Returns:
         One row per vector: layer, index (from 0), value (singular value of W0 + dW), cosine (best match), match (its
-        index in W0), gap (relative) and uncertainty (of the cosine, see `analysis.intruders.Cosines`), route.
+        index in W0), gap (relative) and uncertainty (of the cosine, see `analysis.spectra.intruders.Cosines`), route.
 
     Raises:
         ValueError: if the convention is unknown or ``count`` is below 1.

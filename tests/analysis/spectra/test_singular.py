@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.heavy_tail import heavy_tail
-from analysis.intruders import Basis, BasisCache, cosines, count_intruders, dense_cosines
-from analysis.spectra import (
+from analysis.spectra.intruders import Basis, BasisCache, cosines, count_intruders, dense_cosines
+from analysis.spectra.singular import (
     effective_rank,
     intruder_counts,
     intruder_dimensions,
@@ -21,7 +20,8 @@ from analysis.spectra import (
     stable_rank,
     subspace_similarity,
 )
-from analysis.weights_io import LayerUpdate
+from analysis.spectra.tails import heavy_tail
+from analysis.spectra.weights import LayerUpdate
 
 
 def orthogonal(size, seed):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from analysis.weights_io import LayerUpdate, WeightFiles, from_adapter, from_checkpoints, from_model
+from analysis.spectra.weights import LayerUpdate, WeightFiles, from_adapter, from_checkpoints, from_model
 
 METHODS = ["lora", "lora+", "asym", "cola", "rac", "cla", "r-cla", "c3la", "r-c3la", "paca"]
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from analysis.chains import digits_runs
 from analysis.checkpoints import choose_checkpoint
-from analysis.intruders import Basis, Cosines, cosines, dense_cosines, intruder_range
 from analysis.loading import load_run
-from analysis.rounding import count_range, gaps, svd_error, turn
+from analysis.spectra.intruders import Basis, Cosines, cosines, dense_cosines, intruder_range
+from analysis.spectra.rounding import count_range, gaps, svd_error, turn
 from analysis.statistics.pairs import dense_ranks
 from analysis.statistics.rounding import interval_side, same
 from analysis.tasks.evaluation import Outputs, doubtful_errors, evaluate
