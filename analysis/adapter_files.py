@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from analysis.checkpoints import choose_checkpoint
 from analysis.geometry import run_updates
-from analysis.loading import LoadedRun
 from analysis.records.provenance import provenance
 from analysis.records.results import frame_of, write_result
 from analysis.records.store import atomic_write_bytes, atomic_write_json, check_writable, read_json
+from analysis.runs.loading import LoadedRun
 from analysis.spectra.weights import LayerUpdate, WeightFiles, from_adapter, from_checkpoints
 
 __all__ = ["exported_updates", "write_adapters"]

@@ -19,13 +19,13 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from analysis.checkpoints import choose_checkpoint
-from analysis.finetune import run
 from analysis.geometry import adapted_weights, run_updates, training_batch
 from analysis.intruder_measures import EPSILONS, intruder_measures
-from analysis.loading import LoadedRun
 from analysis.records.results import frame_of
 from analysis.records.store import read_json
-from analysis.run_config import RunConfig
+from analysis.runs.config import RunConfig
+from analysis.runs.finetune import run
+from analysis.runs.loading import LoadedRun
 from analysis.sharpness import mean_rise, worst_rise
 from analysis.spaces import parameter_space
 from theory.methods import METHODS

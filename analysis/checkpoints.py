@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.loading import LoadedRun, load_run
+from analysis.runs.loading import LoadedRun, load_run
 from analysis.tasks.evaluation import evaluate
 from analysis.tasks.rounding import forward_error, lowest, mean_error
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from adapters import factors
-from analysis.loading import LoadedRun
+from analysis.runs.loading import LoadedRun
 from analysis.tasks.evaluation import doubtful_errors, evaluate
 from analysis.tasks.load import load_model
 from analysis.tasks.rounding import forward_error
@@ -141,7 +141,7 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
     is printed unclipped, because runs are compared by it: above one it says nothing.
 
     Args:
-        run: from ``analysis.finetune.load_run``; a classification run.
+        run: from ``analysis.runs.finetune.load_run``; a classification run.
 
     Returns:
         ``bits``: of the coarsest code whose training error is at most one percentage point above the run's own (the

@@ -1,6 +1,6 @@
 """Runs on disk -> one data frame of measured G and every candidate predictor -> who predicts what.
 
-Each run is a folder with ``record.json`` (``analysis.finetune``) and, where they were taken, further files of
+Each run is a folder with ``record.json`` (``analysis.runs.finetune``) and, where they were taken, further files of
 measurements beside it (``measures.json``: sharpness, curvature, spectra; and any other ``*.json`` that holds
 numbers by name). Bounds are evaluated here, from the update that the record says was really trained.
 """

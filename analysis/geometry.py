@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adapters.tuner import TARGET_MODULES
 from analysis.curvature import hessian, top_eigenvalues
-from analysis.loading import LoadedRun, load_run
+from analysis.runs.loading import LoadedRun, load_run
 from analysis.sharpness import expected_rise, mean_rise, worst_rise
 from analysis.spaces import parameter_space
 from analysis.spectra.intruders import BasisCache
@@ -83,7 +83,7 @@ def geometry_of_run(
     fine-tuning the matrices themselves.
 
     Args:
-        run: from `analysis.finetune.load_run`.
+        run: from `analysis.runs.finetune.load_run`.
         cache: bases of W0, shared by all runs of one base model.
         settings: sizes and radii, as in `SETTINGS`; runs are comparable when theirs are equal.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.run_config import RunConfig
+from analysis.runs.config import RunConfig
 from theory import cmi
 
 __all__ = ["QUANTITIES", "information_frame", "joinable", "looseness"]
@@ -24,8 +24,8 @@ def information_frame(
     """Estimate every quantity of ``QUANTITIES`` from the 0-1 losses of every configuration.
 
     Args:
-        configurations: values of ``analysis.run_config.RunConfig``.
-        arrays: from ``analysis.masks.collect_masks``, one per configuration.
+        configurations: values of ``analysis.runs.config.RunConfig``.
+        arrays: from ``analysis.runs.masks.collect_masks``, one per configuration.
         seed: of bootstrap and null.
 
     Returns:

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from analysis import code_length, geometry
 from analysis.checkpoints import choose_checkpoint
 from analysis.geometry import spectra_of_run
-from analysis.loading import LoadedRun, load_run
 from analysis.records.store import atomic_write_json, config_key, read_json
+from analysis.runs.loading import LoadedRun, load_run
 from analysis.spectra.intruders import shared_bases
 
 __all__ = ["KINDS", "measure_run", "measure_runs"]
@@ -53,7 +53,7 @@ def measure_run(
         nothing was to be measured.
 
     Raises:
-        ValueError: if the run cannot be loaded (`analysis.finetune.load_run`), a kind is unknown, or ``examples`` is
+        ValueError: if the run cannot be loaded (`analysis.runs.finetune.load_run`), a kind is unknown, or ``examples`` is
             below 2.
     """
     _check(examples, kinds)

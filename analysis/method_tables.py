@@ -75,7 +75,7 @@ def method_table(
     """Return the paper's table layout: a row per task, a column per method, ``mean [low, high]`` over seeds.
 
     Args:
-        runs: from :func:`read_results` or :func:`analysis.collect.frame`.
+        runs: from :func:`read_results` or :func:`analysis.runs.collect.frame`.
         value: column to average, for example ``"metric"`` or ``"gap_cross_entropy"``.
         rank: rank of the adapters; None takes the largest that every task has. Full fine-tuning has none.
         scale: multiplies the numbers (100 for per cent).

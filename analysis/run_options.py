@@ -103,10 +103,10 @@ def _model_help() -> str:
 
 
 def run_values(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the parsed options as values of a :class:`analysis.run_config.RunConfig`."""
+    """Return the parsed options as values of a :class:`analysis.runs.config.RunConfig`."""
     import dataclasses
 
-    from analysis.run_config import RunConfig
+    from analysis.runs.config import RunConfig
     from analysis.tasks.task import DataOptions
 
     names = {item.name for item in (*dataclasses.fields(RunConfig), *dataclasses.fields(DataOptions))}

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from analysis.geometry import adapted_weights, checkpoint_states, training_batch
 from analysis.landscape import interpolate, plane
-from analysis.loading import LoadedRun, load_run
 from analysis.records.store import read_json
+from analysis.runs.loading import LoadedRun, load_run
 from analysis.spaces import parameter_space
 from analysis.surfaces import Landscape
 from theory.methods import METHODS

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from analysis.benchmarks import harness
 from analysis.benchmarks.adapter_cases import LLAMA_8B, LLAMA_QUICK, Setting
-from analysis.instruments import PeakMemory
+from analysis.runs.instruments import PeakMemory
 from analysis.spectra.singular import intruder_dimensions, intruder_total
 from analysis.spectra.weights import LayerUpdate, WeightFiles, from_checkpoints
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.benchmarks import harness
-from analysis.finetune import run_cell
-from analysis.grids import method_cells
-from analysis.run_config import RunConfig
-from analysis.sweep import sweep
+from analysis.runs.config import RunConfig
+from analysis.runs.finetune import run_cell
+from analysis.runs.grids import method_cells
+from analysis.runs.sweep import sweep
 
 __all__ = ["run"]
 

@@ -28,11 +28,11 @@ def main(args: argparse.Namespace) -> int:
     """Measure and print one line per run."""
     from analysis.curvature import gauss_newton, hessian, top_eigenvalues
     from analysis.geometry import adapted_weights, training_batch
-    from analysis.loading import load_run
     from analysis.plots.curvature import densities
     from analysis.plots.style import figure, save
     from analysis.records.provenance import provenance
     from analysis.records.results import write_result
+    from analysis.runs.loading import load_run
     from analysis.spectral_density import hutchinson, spectral_density
 
     if args.figure is not None and not args.density:

@@ -40,10 +40,10 @@ def main(args: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
-    from analysis.collect import frame
-    from analysis.finetune import run
     from analysis.records.store import RunFailure
-    from analysis.run_config import RunConfig
+    from analysis.runs.collect import frame
+    from analysis.runs.config import RunConfig
+    from analysis.runs.finetune import run
     from analysis.statistics.seeds import across_seeds
     from analysis.tasks.load import check_places
 

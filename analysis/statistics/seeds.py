@@ -28,7 +28,7 @@ def across_seeds(
     with three); Student's t interval, which allows for that under normality, stands beside it.
 
     Args:
-        runs: one row per run, from :func:`analysis.collect.frame`.
+        runs: one row per run, from :func:`analysis.runs.collect.frame`.
         columns: columns to average.
         by: columns that name a configuration.
         confidence: of the intervals.

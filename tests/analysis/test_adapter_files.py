@@ -46,8 +46,8 @@ def test_exported_updates_are_those_of_the_runs(model_cache, tmp_path, one_threa
 
 
 def test_runs_of_other_matrices_are_refused(model_cache, tmp_path, one_thread):
-    from analysis.finetune import run
-    from analysis.run_config import RunConfig
+    from analysis.runs.config import RunConfig
+    from analysis.runs.finetune import run
 
     records = [
         run(

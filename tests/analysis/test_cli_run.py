@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 from analysis.cli import main
-from analysis.collect import frame, seeds_of
-from analysis.finetune import run
 from analysis.plots.information import plot_estimates
 from analysis.records.results import frame_of
 from analysis.records.store import atomic_write_json, read_json
-from analysis.run_config import RunConfig
+from analysis.runs.collect import frame, seeds_of
+from analysis.runs.config import RunConfig
+from analysis.runs.finetune import run
 from analysis.tasks.task import DataOptions
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from analysis.code_length import SETTINGS, code_of_run, quantize_tensor, trained_parts
-from analysis.finetune import run
-from analysis.loading import load_run
-from analysis.run_config import RunConfig
+from analysis.runs.config import RunConfig
+from analysis.runs.finetune import run
+from analysis.runs.loading import load_run
 from analysis.tasks.evaluation import Outputs, evaluate
 from analysis.tasks.load import load_model
 from theory.coding import CodeWriter

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from adapters.linked import draw_factor
 from analysis.cli import main
-from analysis.finetune import run
-from analysis.loading import load_run
 from analysis.records.store import atomic_write_json, config_key, read_json
-from analysis.run_config import RunConfig
+from analysis.runs.config import RunConfig
+from analysis.runs.finetune import run
+from analysis.runs.loading import load_run
 from analysis.tasks.load import digits, load_model, load_task
 from analysis.tasks.models import load_pretrained
 

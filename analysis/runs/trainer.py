@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from adapters import Prepared
-from analysis.run_config import RunConfig
+from analysis.runs.config import RunConfig
 from analysis.tasks.evaluation import evaluate
 from analysis.tasks.quiet import quiet_transformers
 from analysis.tasks.rounding import forward_error, lowest, mean_error

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.run_config import RunConfig
+from analysis.runs.config import RunConfig
 from theory.methods import get_method, method_keys
 
 __all__ = ["grid", "method_cells"]

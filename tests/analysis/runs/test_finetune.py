@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import finetune
-from analysis.finetune import run
-from analysis.loading import load_run
+from analysis.runs import finetune
+from analysis.runs.finetune import run
+from analysis.runs.loading import load_run
 from analysis.records.store import RunFailure, config_key, read_json
-from analysis.run_config import RunConfig
+from analysis.runs.config import RunConfig
 from analysis.tasks.evaluation import Outputs, evaluate, metric
 from analysis.tasks.load import load_task
 from analysis.tasks.task import DataOptions
@@ -122,7 +122,7 @@ def test_the_key_names_the_result_not_the_paths(tmp_path: Path, trec_folder: Pat
     there = dataclasses.replace(here, data=str(moved), model_name="other name")
     assert here.key() == there.key()
     (moved / "TREC_10.label").write_text("NUM:dist Another file ?\n")
-    from analysis.run_config import fingerprint
+    from analysis.runs.config import fingerprint
 
     fingerprint.cache_clear()
     assert here.key() != there.key()
@@ -164,7 +164,7 @@ def test_held_out_examples_are_not_looked_at_before_the_weights_are_final(tmp_pa
 
     guarded = dataclasses.replace(task, heldout=Guarded(task.heldout))
     monkeypatch.setattr(finetune, "load_task", lambda *args, **kwargs: guarded)
-    from analysis.training import WatchedTrainer
+    from analysis.runs.trainer import WatchedTrainer
 
     train = WatchedTrainer.train
 
@@ -220,7 +220,7 @@ def test_a_killed_run_resumes_from_its_checkpoint_to_the_same_weights(tmp_path: 
     settings = {**QUICK, "epochs": 4}
     config = RunConfig(method="c3la", checkpoint_every=3, save_adapter=True, **settings)
     whole = run(config, folder=tmp_path / "whole")
-    from analysis.training import WatchedTrainer
+    from analysis.runs.trainer import WatchedTrainer
 
     step = WatchedTrainer.training_step
 
@@ -280,7 +280,7 @@ def test_clipped_losses_floor_the_probability_and_keep_nan():
 
 
 def test_saved_activations_are_counted_once_and_frozen_inputs_not_at_all():
-    from analysis.instruments import saved_activation_bytes
+    from analysis.runs.instruments import saved_activation_bytes
 
     class Model(torch.nn.Module):
         def __init__(self):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.masks import collect_masks, draw, mask_cell, mask_cells, mask_key, read_masks, write_masks
-from analysis.sweep import sweep
+from analysis.runs.masks import collect_masks, draw, mask_cell, mask_cells, mask_key, read_masks, write_masks
+from analysis.runs.sweep import sweep
 from theory import cmi
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")

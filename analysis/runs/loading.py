@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 
 from analysis.records.store import read_json
-from analysis.run_config import RunConfig
+from analysis.runs.config import RunConfig
 from analysis.tasks.digits import base_fingerprint
 from analysis.tasks.load import load_model, load_task
 from analysis.tasks.quiet import quiet_transformers

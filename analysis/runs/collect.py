@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.records.results import table_of, write_result
 from analysis.records.store import check_writable, config_key, read_json
-from analysis.run_config import content
+from analysis.runs.config import content
 from analysis.statistics.seeds import across_seeds
 from theory.methods import METHODS
 

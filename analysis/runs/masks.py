@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from analysis.finetune import prepare_run
+from analysis.runs.finetune import prepare_run
 from analysis.records.store import check_writable, config_key, read_json
-from analysis.run_config import RunConfig
+from analysis.runs.config import RunConfig
 from analysis.tasks.evaluation import evaluate
 from analysis.tasks.load import load_task
-from analysis.training import make_trainer
+from analysis.runs.trainer import make_trainer
 
 __all__ = ["collect_masks", "draw", "mask_cell", "mask_cells", "mask_key", "read_masks", "write_masks"]
 

@@ -3,8 +3,8 @@
 import math
 from types import SimpleNamespace
 
-from analysis import instruments
-from analysis.instruments import StepClock
+from analysis.runs import instruments
+from analysis.runs.instruments import StepClock
 
 
 def test_seconds_per_step_are_the_median_without_the_first_two(monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.collect import frame, read_records, runs_result, write_parquet
-from analysis.generalization import measured_gap
+from analysis.runs.collect import frame, read_records, runs_result, write_parquet
+from analysis.runs.generalization import measured_gap
 from analysis.records.results import table_of
 from analysis.records.store import atomic_write_json, read_json
 from analysis.statistics.resampling import bootstrap_means

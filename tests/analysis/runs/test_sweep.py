@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from analysis.collect import frame
-from analysis.grids import grid
+from analysis.runs.collect import frame
+from analysis.runs.grids import grid
 from analysis.records.cells import cell_state, claim, run_once
 from analysis.records.store import RunFailure, atomic_write_json, config_key, read_json
-from analysis.sweep import estimate_seconds, sweep
+from analysis.runs.sweep import estimate_seconds, sweep
 
 DRIVER = """
 import os, sys, time
 from pathlib import Path
-from analysis.sweep import sweep
+from analysis.runs.sweep import sweep
 
 def cell(values, folder):
     home = Path(values["home"])
