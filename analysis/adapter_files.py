@@ -16,8 +16,8 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.checkpoints import choose_checkpoint
-from analysis.geometry import run_updates
+from analysis.measures.checkpoints import choose_checkpoint
+from analysis.measures.geometry import run_updates
 from analysis.records.provenance import provenance
 from analysis.records.results import frame_of, write_result
 from analysis.records.store import atomic_write_bytes, atomic_write_json, check_writable, read_json

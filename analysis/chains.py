@@ -18,9 +18,9 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from analysis.checkpoints import choose_checkpoint
-from analysis.geometry import adapted_weights, run_updates, training_batch
-from analysis.intruder_measures import EPSILONS, intruder_measures
+from analysis.measures.checkpoints import choose_checkpoint
+from analysis.measures.geometry import adapted_weights, run_updates, training_batch
+from analysis.measures.intruders import EPSILONS, intruder_measures
 from analysis.records.results import frame_of
 from analysis.records.store import read_json
 from analysis.runs.config import RunConfig

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.adapter_files import exported_updates
 from analysis.chains import SPECTRA
-from analysis.intruder_measures import intruder_measures
+from analysis.measures.intruders import intruder_measures
 from analysis.records.provenance import carried_notes, provenance
 from analysis.records.results import frame_of, table_of, write_result
 from analysis.records.store import read_json

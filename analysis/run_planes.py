@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from analysis.geometry import adapted_weights, checkpoint_states, training_batch
 from analysis.landscape import interpolate, plane
+from analysis.measures.geometry import adapted_weights, checkpoint_states, training_batch
 from analysis.records.store import read_json
 from analysis.runs.loading import LoadedRun, load_run
 from analysis.spaces import parameter_space

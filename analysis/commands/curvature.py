@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure and print one line per run."""
     from analysis.curvature import gauss_newton, hessian, top_eigenvalues
-    from analysis.geometry import adapted_weights, training_batch
+    from analysis.measures.geometry import adapted_weights, training_batch
     from analysis.plots.curvature import densities
     from analysis.plots.style import figure, save
     from analysis.records.provenance import provenance

@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _updates(args: argparse.Namespace):
-    from analysis.geometry import run_updates
+    from analysis.measures.geometry import run_updates
     from analysis.runs.loading import load_run
     from analysis.spectra.weights import from_adapter, from_checkpoints
 

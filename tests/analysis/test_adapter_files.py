@@ -8,10 +8,10 @@ import torch
 
 from analysis.adapter_files import exported_updates, write_adapters
 from analysis.chains import chain_runs, digits_runs, intruder_frame
-from analysis.checkpoints import choose_checkpoint
 from analysis.cli import main
-from analysis.geometry import run_updates
-from analysis.intruder_measures import intruder_measures
+from analysis.measures.checkpoints import choose_checkpoint
+from analysis.measures.geometry import run_updates
+from analysis.measures.intruders import intruder_measures
 from analysis.records.results import frame_of, table_of
 from analysis.records.store import atomic_write_json, read_json
 from analysis.recount import ranges_overlap

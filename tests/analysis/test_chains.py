@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import geometry
 from analysis.chains import chain_runs, committed_claim, digits_runs, intruder_curves, intruder_frame, sharpness_frame
-from analysis.checkpoints import choose_checkpoint
 from analysis.cli import main
-from analysis.measuring import measure_run, measure_runs
+from analysis.measures import geometry
+from analysis.measures.checkpoints import choose_checkpoint
+from analysis.measures.folder import measure_run, measure_runs
 from analysis.records.store import read_json
 from analysis.run_planes import planes
 from analysis.statistics.paired import paired_claim, unchained_partner

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.chains import digits_runs
-from analysis.checkpoints import choose_checkpoint
+from analysis.measures.checkpoints import choose_checkpoint
 from analysis.runs.loading import load_run
 from analysis.spectra.intruders import Basis, Cosines, cosines, dense_cosines, intruder_range
 from analysis.spectra.rounding import count_range, gaps, svd_error, turn

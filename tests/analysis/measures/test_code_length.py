@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.code_length import SETTINGS, code_of_run, quantize_tensor, trained_parts
+from analysis.measures.code_length import SETTINGS, code_of_run, quantize_tensor, trained_parts
 from analysis.runs.config import RunConfig
 from analysis.runs.finetune import run
 from analysis.runs.loading import load_run
@@ -102,7 +102,7 @@ def test_the_step_is_chosen_by_numbers_of_errors_and_says_how_near_the_limit_it_
     # a share of 0.07 is above 0.06 + 0.01 in floating point; 14 errors are not above 12 + 2
     assert (n, 14 / n <= 12 / n + SETTINGS["tolerance"]) == (200, False)
     sequence = [12, 20, 14]  # the run's own, then step by step
-    monkeypatch.setattr("analysis.code_length.evaluate", lambda *args: outputs(sequence[next(made)]))
+    monkeypatch.setattr("analysis.measures.code_length.evaluate", lambda *args: outputs(sequence[next(made)]))
     found = code_of_run(done)
     assert found["rounding_step"] == SETTINGS["steps"][1]
     assert found["rounding_edge"] == 0  # the chosen step met the limit exactly

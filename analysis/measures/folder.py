@@ -10,9 +10,9 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from analysis import code_length, geometry
-from analysis.checkpoints import choose_checkpoint
-from analysis.geometry import spectra_of_run
+from analysis.measures import code_length, geometry
+from analysis.measures.checkpoints import choose_checkpoint
+from analysis.measures.geometry import spectra_of_run
 from analysis.records.store import atomic_write_json, config_key, read_json
 from analysis.runs.loading import LoadedRun, load_run
 from analysis.spectra.intruders import shared_bases
