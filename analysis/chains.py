@@ -18,6 +18,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from analysis.geometry.sharpness import mean_rise, worst_rise
+from analysis.geometry.spaces import parameter_space
 from analysis.measures.checkpoints import choose_checkpoint
 from analysis.measures.geometry import adapted_weights, run_updates, training_batch
 from analysis.measures.intruders import EPSILONS, intruder_measures
@@ -26,8 +28,6 @@ from analysis.records.store import read_json
 from analysis.runs.config import RunConfig
 from analysis.runs.finetune import run
 from analysis.runs.loading import LoadedRun
-from analysis.sharpness import mean_rise, worst_rise
-from analysis.spaces import parameter_space
 from theory.methods import METHODS
 
 __all__ = [
@@ -133,7 +133,7 @@ def sharpness_frame(
     Args:
         paths: runs' folders.
         examples: training examples of the fixed batch.
-        relative_radius: radius over the norm of the space's centre (`analysis.sharpness`).
+        relative_radius: radius over the norm of the space's centre (`analysis.geometry.sharpness`).
         samples: antithetic pairs of the mean rise.
 
     Returns:

@@ -8,12 +8,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from analysis.landscape import interpolate, plane
+from analysis.geometry.landscape import interpolate, plane
+from analysis.geometry.spaces import parameter_space
+from analysis.geometry.surface import Landscape
 from analysis.measures.geometry import adapted_weights, checkpoint_states, training_batch
 from analysis.records.store import read_json
 from analysis.runs.loading import LoadedRun, load_run
-from analysis.spaces import parameter_space
-from analysis.surfaces import Landscape
 from theory.methods import METHODS
 
 __all__ = ["first_seeds", "interpolations", "planes", "run_plane"]
@@ -32,12 +32,12 @@ def run_plane(run: LoadedRun, *, space: Any = "merged", examples: int = 50, **op
 
     Args:
         run: a finished run.
-        space: as in `analysis.landscape.plane`.
+        space: as in `analysis.geometry.landscape.plane`.
         examples: training examples of the fixed batch.
-        **options: passed on to `analysis.landscape.plane`; ``directions="pca"`` finds the run's checkpoints.
+        **options: passed on to `analysis.geometry.landscape.plane`; ``directions="pca"`` finds the run's checkpoints.
 
     Raises:
-        ValueError: as in `analysis.landscape.plane`, and if ``directions="pca"`` and the run kept no checkpoints.
+        ValueError: as in `analysis.geometry.landscape.plane`, and if ``directions="pca"`` and the run kept no checkpoints.
     """
     return plane(
         run.model,

@@ -26,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure and print one line per run."""
-    from analysis.curvature import gauss_newton, hessian, top_eigenvalues
+    from analysis.geometry.curvature import gauss_newton, hessian, top_eigenvalues
+    from analysis.geometry.density import hutchinson, spectral_density
     from analysis.measures.geometry import adapted_weights, training_batch
     from analysis.plots.curvature import densities
     from analysis.plots.style import figure, save
     from analysis.records.provenance import provenance
     from analysis.records.results import write_result
     from analysis.runs.loading import load_run
-    from analysis.spectral_density import hutchinson, spectral_density
 
     if args.figure is not None and not args.density:
         raise ValueError("--figure draws densities; give --density STEPS")

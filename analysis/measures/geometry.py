@@ -10,14 +10,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from adapters.tuner import TARGET_MODULES
-from analysis.curvature import hessian, top_eigenvalues
+from analysis.geometry.curvature import hessian, top_eigenvalues
+from analysis.geometry.density import hutchinson
+from analysis.geometry.sharpness import expected_rise, mean_rise, worst_rise
+from analysis.geometry.spaces import parameter_space
 from analysis.runs.loading import LoadedRun, load_run
-from analysis.sharpness import expected_rise, mean_rise, worst_rise
-from analysis.spaces import parameter_space
 from analysis.spectra.intruders import BasisCache
 from analysis.spectra.singular import intruder_counts, intruder_dimensions, spectrum_table
 from analysis.spectra.weights import LayerUpdate, from_model
-from analysis.spectral_density import hutchinson
 
 __all__ = ["SETTINGS", "adapted_weights", "checkpoint_states", "geometry_of_run", "run_updates", "training_batch"]
 
@@ -163,7 +163,7 @@ def checkpoint_states(run: LoadedRun, *, space: str = "merged") -> list[dict[str
 
     Args:
         run: loaded with its final weights; it kept checkpoints (``save_checkpoints``).
-        space: as in `analysis.landscape.plane`.
+        space: as in `analysis.geometry.landscape.plane`.
 
     Raises:
         ValueError: if the run kept no checkpoints.

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.curvature import Eigenvalues
+from analysis.geometry.curvature import Eigenvalues
+from analysis.geometry.density import Density
 from analysis.plots.style import figure, method_colors
-from analysis.spectral_density import Density
 from theory.methods import METHODS
 
 __all__ = ["densities", "top_eigenvalue_bars"]
@@ -19,7 +19,7 @@ def densities(found: Mapping[str, Density], *, ax: Axes | None = None, floor: fl
     """Draw spectral densities on a logarithmic scale, with a band of one standard error over probes.
 
     Args:
-        found: method key or label -> `analysis.spectral_density.spectral_density`.
+        found: method key or label -> `analysis.geometry.density.spectral_density`.
         ax: where to draw; a new figure when None.
         floor: density below which nothing is drawn, as a share of the peak.
     """
@@ -44,7 +44,7 @@ def top_eigenvalue_bars(found: Mapping[str, Eigenvalues], *, ax: Axes | None = N
     """Draw top eigenvalues as bars; the error bar is the residual, within which an eigenvalue surely lies.
 
     Args:
-        found: method key or label -> `analysis.curvature.top_eigenvalues`.
+        found: method key or label -> `analysis.geometry.curvature.top_eigenvalues`.
         ax: where to draw; a new figure when None.
     """
     if ax is None:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from analysis.surfaces import Landscape
+from analysis.geometry.surface import Landscape
 
 __all__ = ["surfaces_page"]
 

@@ -6,8 +6,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import nn
 
-from analysis.curvature import gauss_newton, hessian, top_eigenvalues
-from analysis.spectral_density import hutchinson, hutchpp, spectral_density
+from analysis.geometry.curvature import gauss_newton, hessian, top_eigenvalues
+from analysis.geometry.density import hutchinson, hutchpp, spectral_density
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ def test_fused_attention_has_second_derivatives_here():
 def test_adapter_hessian_is_that_of_its_own_parameters(method):
     """Finite differences of the gradient along a random direction, in float64: error O(h^2)."""
     from adapters import prepare
-    from analysis.objective import Objective
-    from analysis.spaces import parameter_space
+    from analysis.geometry.objective import Objective
+    from analysis.geometry.spaces import parameter_space
 
     torch.manual_seed(0)
     base = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from analysis.objective import Forward, Loss, Objective, evaluation_mode
-from analysis.spaces import SpaceName, parameter_space
+from analysis.geometry.objective import Forward, Loss, Objective, evaluation_mode
+from analysis.geometry.spaces import SpaceName, parameter_space
 
 __all__ = ["Curvature", "Eigenvalues", "gauss_newton", "hessian", "top_eigenvalues"]
 
@@ -129,7 +129,7 @@ def hessian(
 
     Args:
         model: any torch module; evaluation mode inside, never changed.
-        data: as in `analysis.landscape.plane`.
+        data: as in `analysis.geometry.landscape.plane`.
         loss: as there.
         space: whose parameters; ``"adapter"``, ``"merged"`` or ``"full"``.
         names: restrict to these parameters (one module's block, for example).
@@ -176,7 +176,7 @@ def gauss_newton(
 
     Args:
         model: any torch module.
-        data: as in `analysis.landscape.plane`.
+        data: as in `analysis.geometry.landscape.plane`.
         outputs: ``outputs(forward, batch) -> z``; None takes the output's logits (a pair's plain output).
         criterion: ``criterion(z, batch) -> mean loss``; None is cross-entropy for integer labels (shifted by one
             for causal language models), else the squared error.

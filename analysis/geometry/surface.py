@@ -32,7 +32,7 @@ class Landscape:
         direction_norms: Euclidean norm of each direction.
         center_norm: Euclidean norm of the centre in the same space.
         direction_cosine: cosine between the two directions (NaN for a line).
-        method, evaluations, error, note: see `analysis.planes.Evaluated`.
+        method, evaluations, error, note: see `analysis.geometry.points.Evaluated`.
         path: coordinates of checkpoints on the plane, shape (checkpoints, 2); empty without.
         explained: share of the checkpoints' variance along each direction; empty without.
         seed: seed of random directions.
@@ -68,7 +68,7 @@ class Landscape:
 
         Over the grid points with :math:`0 < \sqrt{x^2 + y^2} \le \rho`:
         worst = :math:`\max L - L(\theta)`, mean = :math:`\overline{L} - L(\theta)`. A slice of two directions
-        says little about the whole space; `analysis.sharpness` looks at all directions.
+        says little about the whole space; `analysis.geometry.sharpness` looks at all directions.
 
         Args:
             radius: rho; None takes the smaller half-width of the grid.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.spaces import Space
+from analysis.geometry.spaces import Space
 
 __all__ = [
     "Direction",

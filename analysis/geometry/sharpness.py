@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from analysis.directions import Direction, norm, random_direction
-from analysis.objective import Loss, Objective
-from analysis.spaces import Space, SpaceName, parameter_space
+from analysis.geometry.directions import Direction, norm, random_direction
+from analysis.geometry.objective import Loss, Objective
+from analysis.geometry.spaces import Space, SpaceName, parameter_space
 
 __all__ = ["Rise", "expected_rise", "mean_rise", "worst_rise"]
 
@@ -70,11 +70,11 @@ def worst_rise(
 
     Args:
         model: any torch module.
-        data: as in `analysis.landscape.plane`.
+        data: as in `analysis.geometry.landscape.plane`.
         relative_radius: c; the ball's radius is c times the norm of the space's centre.
-        space: as in `analysis.landscape.plane`.
-        names: as in `analysis.landscape.plane`.
-        loss: as in `analysis.landscape.plane`.
+        space: as in `analysis.geometry.landscape.plane`.
+        names: as in `analysis.geometry.landscape.plane`.
+        loss: as in `analysis.geometry.landscape.plane`.
         ascent_steps: gradient steps per restart.
         restarts: random starts.
         seed: of the random starts.
@@ -127,11 +127,11 @@ def mean_rise(
 
     Args:
         model: any torch module.
-        data: as in `analysis.landscape.plane`.
+        data: as in `analysis.geometry.landscape.plane`.
         relative_radius: the sphere's radius over the norm of the space's centre.
-        space: as in `analysis.landscape.plane`.
-        names: as in `analysis.landscape.plane`.
-        loss: as in `analysis.landscape.plane`.
+        space: as in `analysis.geometry.landscape.plane`.
+        names: as in `analysis.geometry.landscape.plane`.
+        loss: as in `analysis.geometry.landscape.plane`.
         samples: antithetic pairs, at least 2.
         seed: of the perturbations.
 
@@ -167,11 +167,11 @@ def expected_rise(
 
     Args:
         model: any torch module.
-        data: as in `analysis.landscape.plane`.
+        data: as in `analysis.geometry.landscape.plane`.
         sigma: noise level relative to each row's norm.
-        space: as in `analysis.landscape.plane`.
-        names: as in `analysis.landscape.plane`.
-        loss: as in `analysis.landscape.plane`.
+        space: as in `analysis.geometry.landscape.plane`.
+        names: as in `analysis.geometry.landscape.plane`.
+        loss: as in `analysis.geometry.landscape.plane`.
         samples: antithetic pairs, at least 2.
         seed: of the noise.
 

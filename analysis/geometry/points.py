@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.func import vmap
 from tqdm import tqdm
 
-from analysis.directions import Direction
-from analysis.objective import Objective, evaluation_mode
-from analysis.spaces import Space
+from analysis.geometry.directions import Direction
+from analysis.geometry.objective import Objective, evaluation_mode
+from analysis.geometry.spaces import Space
 
 __all__ = ["Evaluated", "Walk", "evaluate_points"]
 

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.chebyshev import evaluate_chebyshev, grid_points
-from analysis.directions import (
+from analysis.geometry.chebyshev import evaluate_chebyshev, grid_points
+from analysis.geometry.directions import (
     Direction,
     Normalization,
     check_direction,
@@ -33,10 +33,10 @@ from analysis.directions import (
     principal_directions,
     random_direction,
 )
-from analysis.objective import Loss, Objective
-from analysis.planes import Evaluated, Walk, evaluate_points
-from analysis.spaces import Space, SpaceName, parameter_space
-from analysis.surfaces import Landscape
+from analysis.geometry.objective import Loss, Objective
+from analysis.geometry.points import Evaluated, Walk, evaluate_points
+from analysis.geometry.spaces import Space, SpaceName, parameter_space
+from analysis.geometry.surface import Landscape
 
 __all__ = ["Landscape", "interpolate", "line", "plane"]
 
@@ -74,7 +74,7 @@ def plane(
             or cross-entropy / squared error of a pair (inputs, targets).
         directions: ``"random"`` Gaussian, ``"pca"`` of ``checkpoints``, or two directions of your own
             (parameter name -> tensor), normalised like random ones.
-        space: ``"adapter"``, ``"merged"`` or ``"full"`` (`analysis.spaces.parameter_space`).
+        space: ``"adapter"``, ``"merged"`` or ``"full"`` (`analysis.geometry.spaces.parameter_space`).
         names: restrict the space to these parameters.
         normalization: ``"filter"``, ``"layer"`` or ``"none"``; PCA directions are orthonormal and stay so.
         checkpoints: for PCA: states of the space's parameters, oldest first; the last must be the model's own.
@@ -82,7 +82,7 @@ def plane(
         radius: half-width in units of the directions; None is 1 for random directions, and what shows the whole
             path for PCA.
         method: ``"auto"``, ``"vmap"``, ``"serial"``, or ``"chebyshev"`` (interpolated and checked, see
-            `analysis.chebyshev.evaluate_chebyshev`).
+            `analysis.geometry.chebyshev.evaluate_chebyshev`).
         chunk: points per vectorised call; None tunes it.
         tolerance: of the Chebyshev check, as a share of the range of the losses.
         n_jobs: joblib's; None uses the active ``joblib.parallel_config``.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis.planes import Evaluated
+from analysis.geometry.points import Evaluated
 
 __all__ = ["chebyshev_matrix", "chebyshev_nodes", "evaluate_chebyshev", "grid_points"]
 

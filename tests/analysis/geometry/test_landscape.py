@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from analysis import landscape
-from analysis.chebyshev import chebyshev_matrix, chebyshev_nodes, evaluate_chebyshev
-from analysis.landscape import Landscape
-from analysis.planes import Evaluated
-from analysis.sharpness import expected_rise, mean_rise, worst_rise
-from analysis.spaces import parameter_space
+from analysis.geometry import landscape
+from analysis.geometry.chebyshev import chebyshev_matrix, chebyshev_nodes, evaluate_chebyshev
+from analysis.geometry.landscape import Landscape
+from analysis.geometry.points import Evaluated
+from analysis.geometry.sharpness import expected_rise, mean_rise, worst_rise
+from analysis.geometry.spaces import parameter_space
 
 QUIET = {"progress": False}
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.directions import (
+from analysis.geometry.directions import (
     check_direction,
     cosine,
     difference,
@@ -14,7 +14,7 @@ from analysis.directions import (
     principal_directions,
     random_direction,
 )
-from analysis.spaces import parameter_space
+from analysis.geometry.spaces import parameter_space
 
 
 @pytest.fixture
