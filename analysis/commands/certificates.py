@@ -20,7 +20,7 @@ def main(args: argparse.Namespace) -> int:
 
     import pandas as pd
 
-    from analysis.certificate_results import write_certificate_results
+    from analysis.certificates.results import write_certificate_results
     from analysis.records.provenance import shown_path
     from analysis.records.store import read_json
 

@@ -76,11 +76,11 @@ def main(args: argparse.Namespace) -> int:
     """Certify, print the table and write the record."""
     import itertools
 
-    from analysis.certificate_table import certificate_table
-    from analysis.certify import GRIDS, certify
+    from analysis.certificates.certify import GRIDS, certify
+    from analysis.certificates.short_code import TrainingOptions
+    from analysis.certificates.table import certificate_table
     from analysis.records.provenance import provenance
     from analysis.records.store import atomic_write_json, check_writable
-    from analysis.short_code import TrainingOptions
     from theory.checks import check_probability
 
     check_probability("delta", args.delta)

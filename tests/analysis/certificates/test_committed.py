@@ -7,7 +7,7 @@ import pytest
 from analysis.cli import main
 from analysis.records.store import read_json
 
-FOLDER = Path(__file__).resolve().parents[2] / "report" / "results" / "certificates"
+FOLDER = Path(__file__).resolve().parents[3] / "report" / "results" / "certificates"
 
 
 ELSEWHERE = ("cla", "lora")  # the head drawn alone, and A beside it; other processors verify these in the gate

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from analysis.fingerprints import example_digest, model_fingerprint
-from analysis.short_code import reached_subspace
-from analysis.subspace import Subspace
+from analysis.certificates.fingerprints import example_digest, model_fingerprint
+from analysis.certificates.short_code import reached_subspace
+from analysis.certificates.subspace import Subspace
 from analysis.tasks.evaluation import evaluate
 from analysis.tasks.load import load_model
 from analysis.tasks.models import head_modules

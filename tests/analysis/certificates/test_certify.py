@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from analysis.certificate_table import certificate_rows, certificate_table
-from analysis.certify import certify, separate_heldout
+from analysis.certificates.certify import certify, separate_heldout
+from analysis.certificates.fingerprints import data_fingerprint, model_fingerprint
+from analysis.certificates.replay import Replay, transformer_blocks
+from analysis.certificates.short_code import TrainingOptions, adapted_modules, reached_subspace, train_short_code
+from analysis.certificates.subspace import Subspace
+from analysis.certificates.table import certificate_rows, certificate_table
+from analysis.certificates.verify import verify
 from analysis.cli import main
-from analysis.fingerprints import data_fingerprint, model_fingerprint
-from analysis.replay import Replay, transformer_blocks
-from analysis.short_code import TrainingOptions, adapted_modules, reached_subspace, train_short_code
-from analysis.subspace import Subspace
 from analysis.tasks.load import load_model, load_task
 from analysis.tasks.task import DataOptions
-from analysis.verify import verify
 from theory.certificates import binary_kl, decode_subspace, occam_bound
 from theory.codebook import STANDARD_GRID
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from analysis.certificate_parts import (
+from analysis.certificates.fingerprints import data_fingerprint
+from analysis.certificates.shared import (
     GRIDS,
     all_bounds,
     check_task,
@@ -25,10 +26,9 @@ from analysis.certificate_parts import (
     start_of,
     to_text,
 )
-from analysis.fingerprints import data_fingerprint
-from analysis.short_code import TrainingOptions, train_short_code
+from analysis.certificates.short_code import TrainingOptions, train_short_code
+from analysis.certificates.verify import Check, verify
 from analysis.tasks.task import Task
-from analysis.verify import Check, verify
 from theory.certificates import decode_subspace, encode_subspace, kl_lower, kl_upper
 from theory.checks import check_integer, check_probability
 from theory.codebook import GROUPS
@@ -73,7 +73,7 @@ def certify(
         overlap: what to do about inputs that are in both splits.
         slack: errors added to the count before it is certified, so that a machine whose arithmetic
             rounds differently can still verify; the bound pays for it. None takes the number of examples that
-            rounding can move to the other side (:class:`analysis.certificate_parts.Measured`).
+            rounding can move to the other side (:class:`analysis.certificates.shared.Measured`).
 
     Returns:
         The certificate, a record for JSON; ``certificate["bound"]`` is the number to quote.

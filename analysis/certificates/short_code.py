@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 from adapters import prepare
 from adapters.layer import layer_shape
 from adapters.tuner import TARGET_MODULES
-from analysis.replay import Replay, transformer_blocks
-from analysis.subspace import Subspace
+from analysis.certificates.replay import Replay, transformer_blocks
+from analysis.certificates.subspace import Subspace
 from analysis.tasks.task import Task
 from theory.codebook import GroupCode, SubspaceCode
 from theory.quantize import fit_levels, nearest

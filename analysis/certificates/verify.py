@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.certificate_parts import (
+from analysis.certificates.fingerprints import data_fingerprint, example_digest
+from analysis.certificates.shared import (
     GRIDS,
     all_bounds,
     check_task,
@@ -20,7 +21,6 @@ from analysis.certificate_parts import (
     separate_heldout,
     start_of,
 )
-from analysis.fingerprints import data_fingerprint, example_digest
 from analysis.tasks.task import Task
 from theory.certificates import CodeError, decode_subspace
 from theory.checks import check_integer, check_number, check_probability

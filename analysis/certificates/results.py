@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.coverage import coverage_table
+from analysis.certificates.coverage import coverage_table
 from analysis.records.provenance import provenance
 from analysis.records.results import write_result
 from analysis.records.store import read_json
