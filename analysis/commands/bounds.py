@@ -107,9 +107,9 @@ def _common(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _write_results(args: argparse.Namespace) -> int:
-    from analysis.bound_grid import result
     from analysis.records.provenance import provenance
     from analysis.records.results import write_result
+    from analysis.studies.table1 import result
 
     found = result(rank=args.rank, bits=args.bits, links=args.links)
     name = args.results.name if args.results.is_absolute() else args.results.as_posix()

@@ -60,8 +60,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _measure(path: Path, args: argparse.Namespace):
     """Return a run's key, its seed and its plane."""
-    from analysis.run_planes import run_plane
     from analysis.runs.loading import load_run
+    from analysis.studies.planes import run_plane
 
     run = load_run(path, data=args.data, model=args.model)
     surface = run_plane(

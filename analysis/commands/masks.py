@@ -49,7 +49,6 @@ def _command(args: argparse.Namespace, base: dict) -> str:
 
 def main(args: argparse.Namespace) -> int:
     """Run the masks and print each bound with its interval and its zero-information null."""
-    from analysis.information_table import information_frame, joinable, looseness
     from analysis.records.provenance import provenance
     from analysis.records.results import write_result
     from analysis.records.store import RunFailure, atomic_write_text
@@ -57,6 +56,7 @@ def main(args: argparse.Namespace) -> int:
     from analysis.runs.finetune import check_links
     from analysis.runs.masks import collect_masks, mask_cell, mask_cells, mask_key, write_masks
     from analysis.runs.sweep import sweep
+    from analysis.studies.information import information_frame, joinable, looseness
     from analysis.tasks.load import load_task
 
     base = {name: value for name, value in run_values(args).items() if name not in ("method", "rank", "links")}

@@ -103,7 +103,7 @@ def gap_scatter(
     """Scatter one measure against the measured gap, one colour per method.
 
     Args:
-        frame: one row per run, from ``analysis.compare.comparison_frame``.
+        frame: one row per run, from ``analysis.studies.predictors.comparison_frame``.
         measure: column of the measure.
         target: column of the measured gap.
         ax: axes to draw on.
@@ -131,7 +131,7 @@ def published_rows(tau: pd.Series, *, null_high: float | None = None, ax: Axes |
     """Draw Kendall's tau of each row of the paper's table 3 against the order of its bounds.
 
     Args:
-        tau: tau-b per (model, data set), from ``analysis.published.published_agreement``.
+        tau: tau-b per (model, data set), from ``analysis.studies.published.published_agreement``.
         null_high: the mean |tau| that chance exceeds once in twenty, drawn as a band around zero.
         ax: axes to draw on.
     """

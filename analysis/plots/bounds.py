@@ -26,7 +26,7 @@ def plot_table1(
     """Draw table 1's square root per model and data set; right of the line at 1 it says nothing.
 
     Args:
-        frame: from ``analysis.bound_grid.table1_frame``.
+        frame: from ``analysis.studies.table1.table1_frame``.
         methods: keys to draw; methods with the same row coincide.
         ax: where; a new figure by default.
     """

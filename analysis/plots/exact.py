@@ -1,4 +1,4 @@
-"""Figures of the exactly solved models: how loose each bound is. The frames come from ``analysis.exact``."""
+"""Figures of the exactly solved models: how loose each bound is. The frames come from ``analysis.studies.exact``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plot_tightness(frame: pd.DataFrame, *, bounds: Sequence[str] | None = None, 
     """Draw bound / gap against n, one line per bound; 1 is the truth.
 
     Args:
-        frame: from ``analysis.exact.coin_curve``.
+        frame: from ``analysis.studies.exact.coin_curve``.
         bounds: keys to draw; all by default.
         ax: where; a new figure by default.
     """
@@ -57,7 +57,7 @@ def plot_rates(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw Gaussian mean estimation: the gap falls as 1/n, bounds on the loss as 1/sqrt(n).
 
     Args:
-        frame: from ``analysis.exact.mean_curve``; Monte Carlo points with two standard errors if it has them.
+        frame: from ``analysis.studies.exact.mean_curve``; Monte Carlo points with two standard errors if it has them.
         ax: where; a new figure by default.
     """
     ax = figure()[1] if ax is None else ax
@@ -76,10 +76,10 @@ def plot_rates(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_ranks(frame: pd.DataFrame, *, value: str = "information", ax: Axes | None = None) -> Axes:
-    """Draw a column of ``analysis.exact.rank_curve`` against the rank, one line per choice of A.
+    """Draw a column of ``analysis.studies.exact.rank_curve`` against the rank, one line per choice of A.
 
     Args:
-        frame: from ``analysis.exact.rank_curve``.
+        frame: from ``analysis.studies.exact.rank_curve``.
         value: column to draw.
         ax: where; a new figure by default.
     """
@@ -102,7 +102,7 @@ def plot_chain(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the information of all links and of the merged update against the number of links.
 
     Args:
-        frame: from ``analysis.exact.chain_curve``.
+        frame: from ``analysis.studies.exact.chain_curve``.
         ax: where; a new figure by default.
     """
     ax = figure()[1] if ax is None else ax
@@ -122,7 +122,7 @@ def plot_null(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw what ld-MI reads at zero information against the number of runs, row by row and pooled.
 
     Args:
-        frame: from ``analysis.exact.null_curve``.
+        frame: from ``analysis.studies.exact.null_curve``.
         ax: where; a new figure by default.
     """
     ax = figure()[1] if ax is None else ax
@@ -140,7 +140,7 @@ def plot_estimation(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the estimated information with its interval against the exact one and the null.
 
     Args:
-        frame: from ``analysis.exact.estimation_curve``.
+        frame: from ``analysis.studies.exact.estimation_curve``.
         ax: where; a new figure by default.
     """
     ax = figure()[1] if ax is None else ax

@@ -23,7 +23,7 @@ def plot_estimates(estimates: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Full marks are column methods, empty ones all others; bars are bootstrap intervals over masked runs.
 
     Args:
-        estimates: from `analysis.information_table.information_frame`.
+        estimates: from `analysis.studies.information.information_frame`.
         ax: where; a new figure by default.
 
     Raises:

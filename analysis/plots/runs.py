@@ -129,7 +129,7 @@ def plot_pairs(table: pd.DataFrame, *, value: str, ax: Axes | None = None) -> Ax
     """Draw the mean difference of each pair of methods with its interval; zero means no difference.
 
     Args:
-        table: from :func:`analysis.method_tables.compare_pairs`.
+        table: from :func:`analysis.studies.methods.compare_pairs`.
         value: what was compared.
         ax: where; a new figure by default.
     """

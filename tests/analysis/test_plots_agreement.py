@@ -3,11 +3,11 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from analysis.claim import compare_task
 from analysis.plots.agreement import agreement_forest, family_of, gap_scatter, published_rows
 from analysis.plots.bench import adapter_memory, adapter_steps, benchmark_frame, column_construction
-from analysis.published import generalization_error, published_agreement
-from analysis.worlds import CANDIDATES, made_up_runs
+from analysis.studies.claim import compare_task
+from analysis.studies.made_up import CANDIDATES, made_up_runs
+from analysis.studies.published import generalization_error, published_agreement
 
 STEPS = {
     "tables": {

@@ -129,7 +129,7 @@ def compare_pairs(
         runs: one row per run.
         value: column compared, for example ``"gap_cross_entropy"``.
         pairs: (first, second) method keys.
-        published: the paper's table with method keys as columns, from :mod:`analysis.published`, for the
+        published: the paper's table with method keys as columns, from :mod:`analysis.studies.published`, for the
             same count beside ours.
         confidence: of the bootstrap interval.
         seed: seed of the bootstrap.

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.adapter_files import exported_updates, write_adapters
-from analysis.chains import chain_runs, digits_runs, intruder_frame
 from analysis.cli import main
 from analysis.measures.checkpoints import choose_checkpoint
 from analysis.measures.geometry import run_updates
 from analysis.measures.intruders import intruder_measures
 from analysis.records.results import frame_of, table_of
 from analysis.records.store import atomic_write_json, read_json
-from analysis.recount import ranges_overlap
 from analysis.spectra.weights import from_adapter
+from analysis.studies.chains import chain_runs, digits_runs, intruder_frame
+from analysis.studies.export import exported_updates, write_adapters
+from analysis.studies.recount import ranges_overlap
 from theory.methods import METHODS
 
-RESULTS = Path(__file__).resolve().parents[2] / "report" / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "report" / "results"
 
 
 def test_exported_updates_are_those_of_the_runs(model_cache, tmp_path, one_thread, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from analysis.published import generalization_error, performance
+from analysis.studies.published import generalization_error, performance
 from theory import bounds, errata, layers, stress
 from theory.methods import METHODS
 from theory.models import MODEL_NAMES

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import adapters
-from analysis import equivalence as same
+from analysis.studies import equivalence as same
 
 TARGETS = ["q_proj", "v_proj"]
 # Llama's norms and loss round to float32.

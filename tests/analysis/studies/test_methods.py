@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.method_tables import compare_pairs, method_table, read_results
 from analysis.plots import runs as plots
 from analysis.statistics.seeds import across_seeds
+from analysis.studies.methods import compare_pairs, method_table, read_results
 
 mpl.use("Agg")
 

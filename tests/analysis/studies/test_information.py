@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from analysis.information_table import joinable, looseness
+from analysis.studies.information import joinable, looseness
 
 
 def estimates():

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claim import compare_task, judge_claim, published_result, result, rival_columns
 from analysis.cli import main
-from analysis.compare import (
+from analysis.records.store import atomic_write_json, read_json
+from analysis.statistics.table import Comparison
+from analysis.studies.claim import compare_task, judge_claim, published_result, result, rival_columns
+from analysis.studies.predictors import (
     bound_columns,
     candidates,
     comparison_frame,
@@ -19,9 +21,7 @@ from analysis.compare import (
     recorded_frame,
     with_recorded,
 )
-from analysis.published import generalization_error, performance
-from analysis.records.store import atomic_write_json, read_json
-from analysis.statistics.table import Comparison
+from analysis.studies.published import generalization_error, performance
 from theory.bounds import from_update
 
 WIDTH = 16

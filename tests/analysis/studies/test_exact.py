@@ -3,11 +3,11 @@
 import matplotlib as mpl
 import pytest
 
-from analysis import exact
 from analysis.cli import main
 from analysis.plots import exact as plots
 from analysis.plots.style import save
 from analysis.records.store import read_json
+from analysis.studies import exact
 
 mpl.use("Agg")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, kendalltau
 
-from analysis.published import bound_order, generalization_error, pair_tests, performance, published_agreement
+from analysis.studies.published import bound_order, generalization_error, pair_tests, performance, published_agreement
 from theory.methods import METHODS
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import DESIGN, LOSSES, candidates
-from analysis.published import pair_tests, published_agreement
 from analysis.statistics.rounding import same
 from analysis.statistics.table import Comparison, agreement_table, family_differences
+from analysis.studies.predictors import DESIGN, LOSSES, candidates
+from analysis.studies.published import pair_tests, published_agreement
 
 __all__ = ["CHAMPION", "RIVALS", "compare_task", "judge_claim", "published_result", "result", "rival_columns"]
 
@@ -46,7 +46,7 @@ def judge_claim(frame: pd.DataFrame, *, comparison: Comparison, champion: str = 
     """Decide the claim on one task's runs.
 
     Args:
-        frame: from ``analysis.compare.comparison_frame``, one task.
+        frame: from ``analysis.studies.predictors.comparison_frame``, one task.
         comparison: the target and the resampling.
         champion: the measure whose superiority is claimed.
 
@@ -138,7 +138,7 @@ def result(
     """Everything that the comparison has to say, as the values and tables of a result file.
 
     Args:
-        frame: from ``analysis.compare.comparison_frame``; its tasks are compared one by one, since a gap in one
+        frame: from ``analysis.studies.predictors.comparison_frame``; its tasks are compared one by one, since a gap in one
             loss on one data set says nothing about a gap in another.
         replicates: bootstrap samples.
         permutations: shuffles of the null.
@@ -201,8 +201,8 @@ def published_result(
     Both of the paper's tables are kept as printed, so that a reader of the result sees what was compared.
 
     Args:
-        table: ``analysis.published.generalization_error()``.
-        scores: ``analysis.published.performance()``.
+        table: ``analysis.studies.published.generalization_error()``.
+        scores: ``analysis.studies.published.performance()``.
         permutations: shuffles of the null.
         seed: of the resampling.
     """

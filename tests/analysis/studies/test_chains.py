@@ -4,15 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.chains import chain_runs, committed_claim, digits_runs, intruder_curves, intruder_frame, sharpness_frame
 from analysis.cli import main
 from analysis.geometry.surface import Landscape
 from analysis.measures import geometry
 from analysis.measures.checkpoints import choose_checkpoint
 from analysis.measures.folder import measure_run, measure_runs
 from analysis.records.store import read_json
-from analysis.run_planes import planes
 from analysis.statistics.paired import paired_claim, unchained_partner
+from analysis.studies.chains import (
+    chain_runs,
+    committed_claim,
+    digits_runs,
+    intruder_curves,
+    intruder_frame,
+    sharpness_frame,
+)
+from analysis.studies.planes import planes
 from theory.methods import METHODS
 
 
