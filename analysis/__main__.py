@@ -1,6 +1,6 @@
 """Entry point of ``python -m analysis``."""
 
-from analysis.cli import main
+from analysis.commands.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

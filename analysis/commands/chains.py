@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.run_options import whole_numbers
+from analysis.commands.options import whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from analysis.run_options import whole_numbers
+from analysis.commands.options import whole_numbers
 
 HELP = "collect the records of runs into a table, a Parquet file, or a committed result"
 

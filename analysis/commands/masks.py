@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.run_options import add_method_axes, add_run_options, run_values
+from analysis.commands.options import add_method_axes, add_run_options, run_values
 from analysis.runs.grids import method_cells
 
 HELP = "train on random halves of an n x 2 supersample and estimate the CMI family of bounds from the losses"

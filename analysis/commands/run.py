@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.run_options import add_run_options, run_values
+from analysis.commands.options import add_run_options, run_values
 
 HELP = "fine-tune with one method over several seeds and measure accuracy and generalization error"
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.run_options import add_method_axes, add_run_options, run_values
+from analysis.commands.options import add_method_axes, add_run_options, run_values
 from analysis.runs.grids import method_cells
 
 HELP = "run a grid of configurations (method x rank x links x seed x task), killable and resumable"

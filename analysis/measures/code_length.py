@@ -1,7 +1,7 @@
 """How many bits does a finished run's update need? A code length as a candidate measure of generalization.
 
-The certificates of ``analysis.certificates.certify`` train for a short code. Here a run that was trained as usual is coded
-afterwards: every trained number is rounded to a multiple of its tensor's step and written with the adaptive code
+The certificates of ``analysis.certificates.certify`` train for a short code. Here a run that was trained as usual is
+coded afterwards: every trained number is rounded to a multiple of its tensor's step and written with the adaptive code
 of ``theory.coding``. W0, seeds, frozen factors and selectors are known to the decoder, as they are in Table 1.
 """
 

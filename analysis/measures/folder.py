@@ -53,8 +53,8 @@ def measure_run(
         nothing was to be measured.
 
     Raises:
-        ValueError: if the run cannot be loaded (`analysis.runs.finetune.load_run`), a kind is unknown, or ``examples`` is
-            below 2.
+        ValueError: if the run cannot be loaded (`analysis.runs.finetune.load_run`), a kind is unknown, or ``examples``
+            is below 2.
     """
     _check(examples, kinds)
     sizes = {} if examples is None else {"examples": examples, "curvature_examples": examples // 2}

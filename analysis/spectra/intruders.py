@@ -153,8 +153,8 @@ class Cosines:
         match: the i that attains it.
         gap: distance to the nearest other singular value over :math:`\sigma_j`. Where it is tiny, a small change
             rotates :math:`u_j` within its neighbours, and a low cosine need not mean an intruder.
-        uncertainty: how far rounding can move each cosine (`analysis.spectra.rounding`), shape (k,); 1 where the vector is
-            undefined at this precision, so that its cosine can be anything.
+        uncertainty: how far rounding can move each cosine (`analysis.spectra.rounding`), shape (k,); 1 where the vector
+            is undefined at this precision, so that its cosine can be anything.
         side: ``"left"`` or ``"right"`` vectors.
         route: ``"operator"`` (diagonal + rank r), ``"small svd"`` (the same matrix, dense) or ``"full svd"``.
     """

@@ -138,16 +138,16 @@ def result(
     """Everything that the comparison has to say, as the values and tables of a result file.
 
     Args:
-        frame: from ``analysis.studies.predictors.comparison_frame``; its tasks are compared one by one, since a gap in one
-            loss on one data set says nothing about a gap in another.
+        frame: from ``analysis.studies.predictors.comparison_frame``; its tasks are compared one by one, since a gap in
+            one loss on one data set says nothing about a gap in another.
         replicates: bootstrap samples.
         permutations: shuffles of the null.
         seed: of both.
         progress: show progress bars.
 
     Returns:
-        ``values`` and ``tables`` for ``analysis.records.store.write_result``: the runs, one agreement table and one table
-        of differences per task and loss, the verdicts and their sentences; a task with too few or too equal runs
+        ``values`` and ``tables`` for ``analysis.records.store.write_result``: the runs, one agreement table and one
+        table of differences per task and loss, the verdicts and their sentences; a task with too few or too equal runs
         is left out, its reason under ``<task>/<loss>/left_out``. How near what is decided lies to tipping:
         ``verdict_edge`` (the interval end nearest to zero among the rivals), ``best_margin`` (tau-b of the best measure
         minus the second's) and ``significant_edge`` (the q nearest to its level).

@@ -28,7 +28,7 @@ def made_up_runs(
     seeds: int = 3,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Draw runs in the shape of ``analysis.studies.predictors.comparison_frame`` whose gap follows one candidate, or none.
+    """Draw runs in the shape of ``predictors.comparison_frame`` whose gap follows one candidate, or none.
 
     Every candidate but the bound's has a part of its own per configuration and a smaller one per run, so runs of one
     configuration resemble each other as real ones do. The gap is the followed candidate's rank among all runs,

@@ -37,7 +37,8 @@ def run_plane(run: LoadedRun, *, space: Any = "merged", examples: int = 50, **op
         **options: passed on to `analysis.geometry.landscape.plane`; ``directions="pca"`` finds the run's checkpoints.
 
     Raises:
-        ValueError: as in `analysis.geometry.landscape.plane`, and if ``directions="pca"`` and the run kept no checkpoints.
+        ValueError: as in `analysis.geometry.landscape.plane`, and if ``directions="pca"`` and the run kept no
+            checkpoints.
     """
     return plane(
         run.model,

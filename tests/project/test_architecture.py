@@ -43,7 +43,7 @@ def test_importing_the_bounds_loads_no_torch():
 
 def test_help_is_quick_because_it_loads_no_torch():
     code = (
-        "import sys\nfrom analysis.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom analysis.commands.main import main\ntry:\n    main(['--help'])\nexcept SystemExit: pass\n"
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)

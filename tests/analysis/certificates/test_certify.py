@@ -19,7 +19,7 @@ from analysis.certificates.short_code import TrainingOptions, adapted_modules, r
 from analysis.certificates.subspace import Subspace
 from analysis.certificates.table import certificate_rows, certificate_table
 from analysis.certificates.verify import verify
-from analysis.cli import main
+from analysis.commands.main import main
 from analysis.tasks.load import load_model, load_task
 from analysis.tasks.task import DataOptions
 from theory.certificates import binary_kl, decode_subspace, occam_bound

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.cli import main
+from analysis.commands.main import main
 from analysis.records.store import read_json
 
 FOLDER = Path(__file__).resolve().parents[3] / "report" / "results" / "certificates"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cli import main
+from analysis.commands.main import main
 from analysis.geometry.surface import Landscape
 from analysis.measures import geometry
 from analysis.measures.checkpoints import choose_checkpoint

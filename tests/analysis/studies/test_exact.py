@@ -3,7 +3,7 @@
 import matplotlib as mpl
 import pytest
 
-from analysis.cli import main
+from analysis.commands.main import main
 from analysis.plots import exact as plots
 from analysis.plots.style import save
 from analysis.records.store import read_json

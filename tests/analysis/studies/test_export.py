@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.cli import main
+from analysis.commands.main import main
 from analysis.measures.checkpoints import choose_checkpoint
 from analysis.measures.geometry import run_updates
 from analysis.measures.intruders import intruder_measures

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cli import main
+from analysis.commands.main import main
 from analysis.records.store import atomic_write_json, read_json
 from analysis.statistics.table import Comparison
 from analysis.studies.claim import compare_task, judge_claim, published_result, result, rival_columns

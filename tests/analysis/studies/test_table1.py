@@ -4,8 +4,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from analysis import cli
 from analysis.commands import bounds as command
+from analysis.commands import main as cli
 from analysis.studies import table1 as bound_grid
 from theory import layers
 from theory.methods import METHODS

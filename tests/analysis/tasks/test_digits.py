@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from adapters.linked import draw_factor
-from analysis.cli import main
+from analysis.commands.main import main
 from analysis.records.store import atomic_write_json, config_key, read_json
 from analysis.runs.config import RunConfig
 from analysis.runs.finetune import run

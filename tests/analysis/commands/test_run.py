@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.cli import main
+from analysis.commands.main import main
 from analysis.plots.information import plot_estimates
 from analysis.records.results import frame_of
 from analysis.records.store import atomic_write_json, read_json

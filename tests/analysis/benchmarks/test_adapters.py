@@ -14,7 +14,7 @@ from analysis.benchmarks.adapter_cases import CASES, Setting, attach, base_model
 from analysis.benchmarks.adapter_measure import Step, arithmetic, cuda_peak, operator_profile, saved_bytes
 from analysis.benchmarks.adapters import grid, measure, measure_in_rounds, merged_inference, profile_difference, run
 from analysis.benchmarks.method_comparison import COLUMNS, comparison_record, comparison_table
-from analysis.cli import main
+from analysis.commands.main import main
 
 TINY = Setting(
     hidden=32,

@@ -24,7 +24,8 @@ _OWN_BARS = ("bench", "exact")  # shown whatever the environment says
 
 def _command_modules() -> dict[str, ModuleType]:
     names = sorted(info.name for info in pkgutil.iter_modules(commands.__path__))
-    return {name: importlib.import_module(f"analysis.commands.{name}") for name in names}
+    found = {name: importlib.import_module(f"analysis.commands.{name}") for name in names}
+    return {name: module for name, module in found.items() if hasattr(module, "add_arguments")}
 
 
 def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
