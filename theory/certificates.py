@@ -12,7 +12,7 @@ from theory.chain_certificates import fold_bound, recursive_bound
 from theory.codebook import Grid, SubspaceCode, decode_subspace, encode_subspace
 from theory.coding import CodeError, CodeReader, CodeWriter
 from theory.excess import empirical_bernstein, excess_loss_bound
-from theory.kl_inversion import binary_kl, kl_lower, kl_upper
+from theory.kl import binary_kl, kl_lower, kl_upper
 from theory.occam import choice_bits, disagreement_bound, kraft_sum, occam_bound, spare_bits, subsampled_bound
 from theory.pac_bayes import gaussian_divergence, gibbs_risk_upper, pac_bayes_kl_bound
 from theory.quantize import Gauge, fit_levels, fix_gauge, nearest, uniform_levels

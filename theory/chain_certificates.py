@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.checks import check_integer, check_number, check_probability
-from theory.kl_inversion import kl_upper
+from theory.kl import kl_upper
 
 __all__ = ["fold_bound", "recursive_bound"]
 

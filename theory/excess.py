@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.checks import check_choice, check_number, check_probability
-from theory.kl_inversion import kl_upper
+from theory.kl import kl_upper
 
 __all__ = ["empirical_bernstein", "excess_loss_bound"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.checks import check_choice, check_integer, check_number, check_probability
-from theory.kl_inversion import binary_kl, kl_upper
+from theory.kl import binary_kl, kl_upper
 
 __all__ = ["choice_bits", "disagreement_bound", "kraft_sum", "occam_bound", "spare_bits", "subsampled_bound"]
 

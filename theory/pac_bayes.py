@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.checks import check_integer, check_number, check_probability
-from theory.kl_inversion import kl_upper
+from theory.kl import kl_upper
 
 __all__ = ["gaussian_divergence", "gibbs_risk_upper", "pac_bayes_kl_bound"]
 
