@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr, gammaln, logsumexp, xlog1py, xlogy
 
-from theory import information
 from theory.array_checks import check_matrix
 from theory.checks import check_integer, check_number
+from theory.information.inequalities import inequalities as information
 
 __all__ = ["FiniteTruth", "coin_model", "coin_posterior", "enumerate_model", "table_information"]
 

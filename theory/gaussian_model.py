@@ -7,8 +7,8 @@ Gaussian. The loss is |y - B u|^2, and the gap is against fresh targets at the s
 case u_i = 1, where the fresh targets are i.i.d. examples.
 
 Squared loss is not sub-Gaussian under Gaussian data, so the sub-Gaussian forms of the bounds do not apply; the
-bounds here use the exact cumulant generating function of the loss instead (``theory.variational``). The loss is
-unbounded too: for the CMI family see ``theory.exact_finite``.
+bounds here use the exact cumulant generating function of the loss instead (``theory.information.variational``). The
+loss is unbounded too: for the CMI family see ``theory.exact_finite``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theory.array_checks import check_matrix
 from theory.checks import check_integer
-from theory.variational import chi_square_gap, dual_gap
+from theory.information.variational import chi_square_gap, dual_gap
 
 __all__ = ["GaussianModel", "Simulation"]
 

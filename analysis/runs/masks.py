@@ -2,7 +2,7 @@
 
 Setting of Steinke and Zakynthinou, arXiv:2001.09122: n rows of two training examples, a fair bit per row says
 which of the two is trained on, and after training the losses of both are recorded. Repeated over masks
-(and supersamples) this gives the arrays that ``theory.cmi.estimate`` reads. Rows are drawn from the
+(and supersamples) this gives the arrays that ``theory.information.cmi.estimate`` reads. Rows are drawn from the
 training split; the held-out examples are not touched.
 """
 

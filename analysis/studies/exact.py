@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 from analysis.records.provenance import provenance
 from analysis.records.results import write_result
 from theory.checks import check_integer
-from theory.cmi import draw_masks, estimate
 from theory.exact import column_regression, gaussian_mean, sketched_regression
 from theory.exact_chain import circulant_sketches, gaussian_chain
 from theory.exact_finite import coin_model, coin_posterior
+from theory.information.cmi import draw_masks, estimate
 from theory.lipschitz import ACTIVATIONS
 
 __all__ = [

@@ -10,12 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.runs.config import RunConfig
-from theory import cmi
+from theory.information.inequalities import cmi
 
 __all__ = ["QUANTITIES", "information_frame", "joinable", "looseness"]
 
 QUANTITIES = ("ld-mi", "e-cmi", "fast-rate")
-"""What is estimated, by name in ``theory.cmi``: from the losses' difference, both losses, and the fast-rate form."""
+"""What is estimated, by name in ``theory.information.cmi``: from the losses' difference, both losses, and the fast-rate
+form."""
 
 
 def information_frame(

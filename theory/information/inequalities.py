@@ -3,10 +3,10 @@ r"""From mutual information to generalization: each inequality once, as a functi
 S = (Z_1..Z_n) is an i.i.d. sample, W what was learned, gap = E[R(W) - R_S(W)] (risk minus training risk, in
 expectation over S and the training noise). In the supersample setting Z~ is an n x 2 array of examples, U are n fair
 bits, row i trains on column U_i; L_i0, L_i1 are the two losses of row i, in [0, 1], and D_i = L_i1 - L_i0.
-Everything is in nats. All bounds here hold in expectation; where the information comes from ``theory.cmi`` they are
-estimates of bounds.
+Everything is in nats. All bounds here hold in expectation; where the information comes from ``theory.information.cmi``
+they are estimates of bounds.
 
-One proof serves for all of them: ``theory.variational.dual_gap``.
+One proof serves for all of them: ``theory.information.variational.dual_gap``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize_scalar
 
 from theory.checks import check_choice, check_integer, check_norms, check_number
-from theory.variational import binary_kl, binary_kl_upper, dual_gap
+from theory.information.variational import binary_kl, binary_kl_upper, dual_gap
 
 __all__ = [
     "cmi",

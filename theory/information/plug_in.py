@@ -1,6 +1,6 @@
 """Mutual information of counts: the plug-in estimate, resampled over runs.
 
-Its bias is upwards, about (cells - 1) / (2 samples) nats; ``theory.cmi`` shows it beside every estimate.
+Its bias is upwards, about (cells - 1) / (2 samples) nats; ``theory.information.cmi`` shows it beside every estimate.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
-from theory import information as bound_of
 from theory.checks import check_choice
+from theory.information.inequalities import inequalities as bound_of
 
 __all__ = [
     "coded",
