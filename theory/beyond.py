@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 
 from theory.checks import check_integer, check_number
+from theory.networks.perturbation import Phi
 from theory.occam import occam_bound
-from theory.perturbation import Phi
 from theory.records import Bound, exp_or_inf
 from theory.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
 
@@ -158,7 +158,7 @@ def perturbation(
     """Bound |E gen(W0 + dW)| by Phi_dW alone: theorem 1's first branch with E gen(W0) = 0.
 
     Args:
-        phi: from ``theory.perturbation.correction``.
+        phi: from ``theory.networks.perturbation.correction``.
         sigma: sub-Gaussian parameter of the loss, for the range.
         loss_range: length of the loss's interval; 2 sigma by default.
         measured: names of inputs that were measured on data.
@@ -255,5 +255,5 @@ def log2_binomial(total: int, chosen: int) -> float:
 
 
 def loss_change_from_log(log_deviation: float, *, loss_lipschitz: float = 1.0) -> float:
-    """Return D = L_loss D_L from ``theory.perturbation.deviation_log``, infinite where it exceeds float64."""
+    """Return D = L_loss D_L from ``theory.networks.perturbation.deviation_log``, infinite where it exceeds float64."""
     return 0.0 if loss_lipschitz == 0 else exp_or_inf(log_deviation + math.log(loss_lipschitz))

@@ -18,7 +18,7 @@
 
 from theory.beyond import certificate, direct, excess, gauge_fixed_numbers, information, log2_binomial, perturbation
 from theory.description import description_bits, plan
-from theory.perturbation import Network, Phi, correction, deviation_log
+from theory.networks.perturbation import Network, Phi, correction, deviation_log
 from theory.records import Bound, UpdateRecord, bounds_frame
 from theory.table1 import method_numbers, table1
 from theory.update import evaluate, from_update, update_bounds

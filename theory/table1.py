@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from theory.checks import check_integer, check_number
 from theory.layers import Layers, LayerShape, from_list
 from theory.methods import Method, get_method
-from theory.perturbation import Phi
+from theory.networks.perturbation import Phi
 from theory.records import Bound
 
 __all__ = ["description_log", "method_numbers", "table1"]
@@ -117,7 +117,7 @@ def table1(
         bits: q, stored bits per trained number.
         sigma: sub-Gaussian parameter of the loss.
         links: k, length of the chain; not used by unchained methods.
-        phi: correction terms from ``theory.perturbation.correction``.
+        phi: correction terms from ``theory.networks.perturbation.correction``.
         loss_range: length of the loss's interval; 2 sigma by default.
 
     Returns:

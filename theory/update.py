@@ -13,7 +13,7 @@ from theory.checks import check_choice, check_integer, check_norms, check_number
 from theory.description import check_record, description_bits, plan
 from theory.layers import Layers
 from theory.methods import Method
-from theory.perturbation import Network, correction, deviation_log
+from theory.networks.perturbation import Network, correction, deviation_log
 from theory.records import Bound, UpdateRecord, bounds_frame
 from theory.table1 import resolve_range, table1_from_bits
 
@@ -94,7 +94,7 @@ def update_bounds(
         update_norms: caps of |dW_l|_2 enforced in training, one per record; without them the measured norms
             enter and the bounds that use them are marked as measured.
         input_norms: measured norms of the layers' inputs for ``excess-measured``, under the names of
-            ``theory.perturbation.deviation_log``: ``base_input_norms``, ``merged_input_norms`` and, for column
+            ``theory.networks.perturbation.deviation_log``: ``base_input_norms``, ``merged_input_norms`` and, for column
             methods, ``selected_norms``.
 
     Returns:

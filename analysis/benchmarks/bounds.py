@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from analysis.benchmarks import harness
-from theory import bounds, errata, layers
+from theory import bounds, layers
 from theory.methods import METHODS
+from theory.networks import errata
 
 __all__ = ["TARGETS", "run"]
 

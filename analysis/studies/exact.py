@@ -22,7 +22,7 @@ from theory.exact import column_regression, gaussian_mean, sketched_regression
 from theory.exact_chain import circulant_sketches, gaussian_chain
 from theory.exact_finite import coin_model, coin_posterior
 from theory.information.cmi import draw_masks, estimate
-from theory.lipschitz import ACTIVATIONS
+from theory.networks.lipschitz import ACTIVATIONS
 
 __all__ = [
     "chain_curve",

@@ -19,7 +19,7 @@ from analysis.records.results import frame_of
 from analysis.records.store import read_json
 from theory.bounds import from_update
 from theory.methods import METHODS
-from theory.perturbation import Network
+from theory.networks.perturbation import Network
 
 __all__ = [
     "DESIGN",

@@ -10,9 +10,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from analysis.studies.published import generalization_error, performance
-from theory import bounds, errata, layers, stress
+from theory import bounds, layers
 from theory.methods import METHODS
 from theory.models import MODEL_NAMES
+from theory.networks import errata, stress
 
 __all__ = [
     "TRAINING_EXAMPLES",

@@ -5,7 +5,7 @@ import sympy as sp
 from theory import bounds, symbolic
 from theory.layers import for_model
 from theory.methods import METHODS
-from theory.perturbation import Network, correction
+from theory.networks.perturbation import Network, correction
 from theory.typst import typst as typst_of
 
 

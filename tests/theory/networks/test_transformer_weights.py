@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers
 
-from theory.transformer import transformer_perturbation
-from theory.transformer_weights import read_transformer
+from theory.networks.transformer import transformer_perturbation
+from theory.networks.transformer_weights import read_transformer
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from theory import stress
-from theory.errata import ScalarNetwork, violates
+from theory.networks import stress
+from theory.networks.errata import ScalarNetwork, violates
 
 
 def test_ten_thousand_random_networks_never_violate_the_mended_theorem():

@@ -15,7 +15,7 @@ in the second. As typeset on the paper's project page:
   to the index sets that the sums leave out (:math:`2^a-1`, all ones, is to be the path of W0 alone).
 * E3: in :math:`\Phi_{W0}` the second sum must leave out i = 1 too; as typeset it adds z_L, a harmless slack.
 
-With all three mended the sums equal the closed form of ``theory.perturbation`` exactly.
+With all three mended the sums equal the closed form of ``theory.networks.perturbation`` exactly.
 """
 
 from __future__ import annotations

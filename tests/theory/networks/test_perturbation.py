@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theory.errata import ExactNetwork, enumerated, random_network, recursed
-from theory.perturbation import Network, correction, deviation_log, output_radius_log
+from theory.networks.errata import ExactNetwork, enumerated, random_network, recursed
+from theory.networks.perturbation import Network, correction, deviation_log, output_radius_log
 
 
 def as_floats(exact, **options):

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, ndtr, softmax
 
-from theory import lipschitz
+from theory.networks import lipschitz
 
 FUNCTIONS = {
     "identity": lambda x: x,

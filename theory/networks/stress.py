@@ -1,6 +1,6 @@
 """Theorem 1 against thousands of random networks, and a directed search for the one that comes nearest to it.
 
-The pair of ``theory.perturbation``: there the closed form, here the networks it speaks of.
+The pair of ``theory.networks.perturbation``: there the closed form, here the networks it speaks of.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from theory.checks import check_choice, check_integer
-from theory.perturbation import Network, correction
+from theory.networks.perturbation import Network, correction
 
 __all__ = ["ACTIVATIONS", "Stress", "Tightest", "stress", "tightest"]
 

@@ -1,6 +1,14 @@
 import pytest
 
-from theory.errata import ERRATA, ExactNetwork, ScalarNetwork, enumerated, find_counterexample, recursed, violates
+from theory.networks.errata import (
+    ERRATA,
+    ExactNetwork,
+    ScalarNetwork,
+    enumerated,
+    find_counterexample,
+    recursed,
+    violates,
+)
 
 
 def test_exponent_as_typeset_loses_the_true_value():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.special import expit, ndtr, softmax
 
-from theory.lipschitz import normalization_radius
-from theory.signal import Projection, Signal
-from theory.transformer import Attention, Block, FeedForward, Norm, transformer_perturbation
+from theory.networks.lipschitz import normalization_radius
+from theory.networks.signal import Projection, Signal
+from theory.networks.transformer import Attention, Block, FeedForward, Norm, transformer_perturbation
 
 WIDTH, HEADS, HIDDEN, LENGTH, EPSILON = 8, 2, 12, 5, 1e-3
 SHAPES = {

@@ -1,4 +1,5 @@
-"""From the weights of a real transformer to the blocks of ``theory.transformer``: BERT, ViT, Llama and GPT-2 layouts.
+"""From the weights of a real transformer to the blocks of ``theory.networks.transformer``: BERT, ViT, Llama and GPT-2
+layouts.
 
 Arrays only: a ``state_dict`` of torch tensors works, and nothing here imports torch. DeBERTa's disentangled attention
 adds position terms to the scores and is not covered.
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.checks import check_choice, check_integer, check_number
-from theory.signal import Projection
-from theory.transformer import Attention, Block, FeedForward, Norm
+from theory.networks.signal import Projection
+from theory.networks.transformer import Attention, Block, FeedForward, Norm
 
 __all__ = ["FAMILIES", "read_transformer"]
 

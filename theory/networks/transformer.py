@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.checks import check_choice, check_integer, check_number
-from theory.lipschitz import get_activation
-from theory.signal import Projection, Signal
+from theory.networks.lipschitz import get_activation
+from theory.networks.signal import Projection, Signal
 
 __all__ = ["Attention", "Block", "FeedForward", "Norm", "Projection", "Signal", "transformer_perturbation"]
 

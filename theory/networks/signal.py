@@ -1,6 +1,7 @@
 """What a perturbation bound carries through a network, and what it knows of each linear map.
 
-The step for one linear map is the heart of Theorem 1 of arXiv:2606.13767; ``theory.transformer`` adds the others.
+The step for one linear map is the heart of Theorem 1 of arXiv:2606.13767; ``theory.networks.transformer`` adds the
+others.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Hidden states of ``W0 + dW`` and ``W0`` differ by at most
 .. math:: D_L = U_L(a + d) - U_L(a), \qquad \Phi_{dW} = 2 L_{loss} D_L,
 
 and, with the roles of ``W0`` and ``dW`` exchanged, :math:`\Phi_{W0} = 2 L_{loss} (U_L(a+d) - U_L(d))`.
-The paper writes both as sums of :math:`2^L` terms; ``theory.errata`` compares the two.
+The paper writes both as sums of :math:`2^L` terms; ``theory.networks.errata`` compares the two.
 """
 
 from __future__ import annotations
