@@ -1,6 +1,6 @@
 """Every displayed equation of the report, once for Typst and once for people who write in LaTeX.
 
-Bounds that are evaluated come from ``theory.symbolic``; what stands here are definitions and proof steps.
+Bounds that are evaluated come from ``theory.printing.symbolic``; what stands here are definitions and proof steps.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     from analysis.records.store import atomic_write_json, atomic_write_text
 
     if args.latex or args.typst:
-        from theory import symbolic
+        from theory.printing import symbolic
 
         print(symbolic.table1_latex() if args.latex else symbolic.table1_typst(), end="")
         return 0

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from theory import bounds, symbolic
+from theory import bounds
 from theory.layers import for_model
 from theory.methods import METHODS
 from theory.networks.perturbation import Network, correction
-from theory.typst import typst as typst_of
+from theory.printing import symbolic
+from theory.printing.typst import typst as typst_of
 
 
 @pytest.mark.parametrize("branch", ["update", "base"])

@@ -16,7 +16,7 @@ from sympy.printing.latex import LatexPrinter
 from theory.checks import check_integer
 from theory.layers import Layers, from_list
 from theory.methods import METHODS, Method, get_method
-from theory.typst import typst as print_typst
+from theory.printing.typst import typst as print_typst
 
 __all__ = [
     "Statement",
