@@ -1,7 +1,7 @@
 """How loose each bound is where the truth is known: tables over sample size, rank, chain length and number of runs.
 
-The closed forms are in ``theory.exact``, ``theory.exact_chain`` and ``theory.exact_finite``; here they are swept,
-simulated, and laid beside the bounds. Informations are in nats.
+The closed forms are in ``theory.solvable.regression``, ``theory.solvable.chain`` and ``theory.solvable.finite``; here
+they are swept, simulated, and laid beside the bounds. Informations are in nats.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 from analysis.records.provenance import provenance
 from analysis.records.results import write_result
 from theory.checks import check_integer
-from theory.exact import column_regression, gaussian_mean, sketched_regression
-from theory.exact_chain import circulant_sketches, gaussian_chain
-from theory.exact_finite import coin_model, coin_posterior
 from theory.information.cmi import draw_masks, estimate
 from theory.networks.lipschitz import ACTIVATIONS
+from theory.solvable.chain import circulant_sketches, gaussian_chain
+from theory.solvable.finite import coin_model, coin_posterior
+from theory.solvable.regression import column_regression, gaussian_mean, sketched_regression
 
 __all__ = [
     "chain_curve",

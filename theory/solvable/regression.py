@@ -1,7 +1,7 @@
 """Solvable models of fine-tuning: mean estimation, and one linear layer adapted by cLA or asymmetric LoRA.
 
-Each returns a ``theory.gaussian_model.GaussianModel``, whose methods are the closed forms and the bounds. Training both
-factors of LoRA is not Gaussian and is not covered.
+Each returns a ``theory.solvable.gaussian.GaussianModel``, whose methods are the closed forms and the bounds. Training
+both factors of LoRA is not Gaussian and is not covered.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from theory.array_checks import check_matrix
 from theory.checks import check_integer, check_number
-from theory.gaussian_model import GaussianModel
+from theory.solvable.gaussian import GaussianModel
 
 __all__ = ["column_regression", "gaussian_mean", "linear_regression", "sketched_regression"]
 

@@ -6,9 +6,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from theory.exact import column_regression, gaussian_mean, linear_regression, sketched_regression
-from theory.exact_chain import circulant_sketches, gaussian_chain
-from theory.exact_finite import coin_model, coin_posterior, enumerate_model, table_information
+from theory.solvable.chain import circulant_sketches, gaussian_chain
+from theory.solvable.finite import coin_model, coin_posterior, enumerate_model, table_information
+from theory.solvable.regression import column_regression, gaussian_mean, linear_regression, sketched_regression
 
 
 def problem(rng, n=12, m=6, p=2):

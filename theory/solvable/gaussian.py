@@ -8,7 +8,7 @@ case u_i = 1, where the fresh targets are i.i.d. examples.
 
 Squared loss is not sub-Gaussian under Gaussian data, so the sub-Gaussian forms of the bounds do not apply; the
 bounds here use the exact cumulant generating function of the loss instead (``theory.information.variational``). The
-loss is unbounded too: for the CMI family see ``theory.exact_finite``.
+loss is unbounded too: for the CMI family see ``theory.solvable.finite``.
 """
 
 from __future__ import annotations

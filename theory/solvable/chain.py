@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theory.array_checks import check_matrix
 from theory.checks import check_integer, check_number
-from theory.gaussian_model import GaussianModel
+from theory.solvable.gaussian import GaussianModel
 
 __all__ = ["GaussianChain", "circulant_sketches", "gaussian_chain"]
 
