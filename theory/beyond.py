@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 
+from theory.certificates.occam import occam_bound
 from theory.checks import check_integer, check_number
 from theory.networks.perturbation import Phi
-from theory.occam import occam_bound
 from theory.records import Bound, exp_or_inf
 from theory.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
 
@@ -188,8 +188,8 @@ def certificate(
 ) -> Bound:
     r"""Bound the risk of one run with high probability: the same count of bits in the Occam form.
 
-    Statement: :math:`kl(\hat R \| R) \le (b \ln 2 + \ln(1/\delta))/n`, see ``theory.occam.occam_bound``. Unlike the
-    other bounds it speaks of the risk itself, of the run at hand, and needs a bounded loss.
+    Statement: :math:`kl(\hat R \| R) \le (b \ln 2 + \ln(1/\delta))/n`, see ``theory.certificates.occam.occam_bound``.
+    Unlike the other bounds it speaks of the risk itself, of the run at hand, and needs a bounded loss.
 
     Args:
         bits: length of the run's word in a prefix code fixed before the sample; q X bits are such a word.

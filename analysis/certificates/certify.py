@@ -30,8 +30,8 @@ from analysis.certificates.short_code import TrainingOptions, train_short_code
 from analysis.certificates.verify import Check, verify
 from analysis.tasks.task import Task
 from theory.certificates import decode_subspace, encode_subspace, kl_lower, kl_upper
+from theory.certificates.codebook import GROUPS
 from theory.checks import check_integer, check_probability
-from theory.codebook import GROUPS
 
 __all__ = ["GRIDS", "Check", "certify", "separate_heldout", "verify"]
 

@@ -17,8 +17,8 @@ from analysis.tasks.load import load_model
 from analysis.tasks.models import head_modules
 from analysis.tasks.task import Task
 from theory.certificates import Grid, cross_entropy_bound, disagreement_bound, occam_bound, smoothed_range
+from theory.certificates.codebook import STANDARD_GRID
 from theory.checks import check_integer
-from theory.codebook import STANDARD_GRID
 
 __all__ = [
     "ALLOWANCE",

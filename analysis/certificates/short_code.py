@@ -20,8 +20,8 @@ from adapters.tuner import TARGET_MODULES
 from analysis.certificates.replay import Replay, transformer_blocks
 from analysis.certificates.subspace import Subspace
 from analysis.tasks.task import Task
-from theory.codebook import GroupCode, SubspaceCode
-from theory.quantize import fit_levels, nearest
+from theory.certificates.codebook import GroupCode, SubspaceCode
+from theory.certificates.quantize import fit_levels, nearest
 
 __all__ = ["ShortCodeRun", "TrainingOptions", "adapted_modules", "reached_subspace", "train_short_code"]
 

@@ -2,7 +2,8 @@
 
 The certificates of ``analysis.certificates.certify`` train for a short code. Here a run that was trained as usual is
 coded afterwards: every trained number is rounded to a multiple of its tensor's step and written with the adaptive code
-of ``theory.coding``. W0, seeds, frozen factors and selectors are known to the decoder, as they are in Table 1.
+of ``theory.certificates.coding``. W0, seeds, frozen factors and selectors are known to the decoder, as they are in
+Table 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from analysis.runs.loading import LoadedRun
 from analysis.tasks.evaluation import doubtful_errors, evaluate
 from analysis.tasks.load import load_model
 from analysis.tasks.rounding import forward_error
-from theory.coding import adaptive_bits
+from theory.certificates.coding import adaptive_bits
 
 __all__ = ["SETTINGS", "TrainedPart", "code_of_run", "quantize_tensor", "trained_parts"]
 

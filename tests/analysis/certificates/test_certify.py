@@ -23,7 +23,7 @@ from analysis.commands.main import main
 from analysis.tasks.load import load_model, load_task
 from analysis.tasks.task import DataOptions
 from theory.certificates import binary_kl, decode_subspace, occam_bound
-from theory.codebook import STANDARD_GRID
+from theory.certificates.codebook import STANDARD_GRID
 
 CHOICE = {
     "method": "cla",

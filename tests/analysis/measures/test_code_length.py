@@ -15,7 +15,7 @@ from analysis.runs.finetune import run
 from analysis.runs.loading import load_run
 from analysis.tasks.evaluation import Outputs, evaluate
 from analysis.tasks.load import load_model
-from theory.coding import CodeWriter
+from theory.certificates.coding import CodeWriter
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from theory.certificates import CodeError
-from theory.factor_code import FactorShape, decode_factors, encode_factors
+from theory.certificates.factor_code import FactorShape, decode_factors, encode_factors
 
 SHAPES = [FactorShape(20, 12, 3, True), FactorShape(12, 12, 3, False), FactorShape(5, 4, 4, True)]
 

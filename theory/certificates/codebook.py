@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theory.coding import CodeReader, CodeWriter
+from theory.certificates.coding import CodeReader, CodeWriter
+from theory.certificates.occam import choice_bits
+from theory.certificates.quantize import STEP_CODES, nearest, uniform_levels
 from theory.methods import METHODS
-from theory.occam import choice_bits
-from theory.quantize import STEP_CODES, nearest, uniform_levels
 
 __all__ = ["GROUPS", "STANDARD_GRID", "Grid", "GroupCode", "SubspaceCode", "decode_subspace", "encode_subspace"]
 
@@ -124,7 +124,7 @@ def encode_subspace(code: SubspaceCode, *, grid: Grid) -> tuple[bytes, dict[str,
     """Write an adapter as one code word.
 
     Choices cost log2 of their alternatives; uniform levels six bits a group, learned ones 16 bits a
-    level; symbols go through the adaptive arithmetic coder of :mod:`theory.coding`.
+    level; symbols go through the adaptive arithmetic coder of :mod:`theory.certificates.coding`.
 
     Args:
         code: what to write; the number of symbols and levels must be what the choice says.

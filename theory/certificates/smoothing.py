@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.certificates.occam import occam_bound
 from theory.checks import check_integer
-from theory.occam import occam_bound
 
 __all__ = ["SmoothedBound", "cross_entropy_bound", "smoothed_cross_entropy", "smoothed_range"]
 

@@ -8,15 +8,22 @@ guessing the commonest class.
 
 from __future__ import annotations
 
-from theory.chain_certificates import fold_bound, recursive_bound
-from theory.codebook import Grid, SubspaceCode, decode_subspace, encode_subspace
-from theory.coding import CodeError, CodeReader, CodeWriter
-from theory.excess import empirical_bernstein, excess_loss_bound
+from theory.certificates.chains import fold_bound, recursive_bound
+from theory.certificates.codebook import Grid, SubspaceCode, decode_subspace, encode_subspace
+from theory.certificates.coding import CodeError, CodeReader, CodeWriter
+from theory.certificates.excess import empirical_bernstein, excess_loss_bound
+from theory.certificates.occam import (
+    choice_bits,
+    disagreement_bound,
+    kraft_sum,
+    occam_bound,
+    spare_bits,
+    subsampled_bound,
+)
+from theory.certificates.pac_bayes import gaussian_divergence, gibbs_risk_upper, pac_bayes_kl_bound
+from theory.certificates.quantize import Gauge, fit_levels, fix_gauge, nearest, uniform_levels
+from theory.certificates.smoothing import SmoothedBound, cross_entropy_bound, smoothed_cross_entropy, smoothed_range
 from theory.kl import binary_kl, kl_lower, kl_upper
-from theory.occam import choice_bits, disagreement_bound, kraft_sum, occam_bound, spare_bits, subsampled_bound
-from theory.pac_bayes import gaussian_divergence, gibbs_risk_upper, pac_bayes_kl_bound
-from theory.quantize import Gauge, fit_levels, fix_gauge, nearest, uniform_levels
-from theory.smoothing import SmoothedBound, cross_entropy_bound, smoothed_cross_entropy, smoothed_range
 
 __all__ = [
     "CodeError",

@@ -1,7 +1,7 @@
 """The code of a whole adapter, factor by factor: what full-size cLA, asymmetric LoRA and LoRA cost in bytes.
 
 Where the decoder knows A (a column selector, or a seed), only B is written. Where A was trained, the
-gauge is fixed first (:func:`theory.quantize.fix_gauge`): pivots, the coefficients of the other columns,
+gauge is fixed first (:func:`theory.certificates.quantize.fix_gauge`): pivots, the coefficients of the other columns,
 and B. Shapes come from the base model and are not written.
 """
 
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theory.coding import CodeError, CodeReader, CodeWriter
-from theory.quantize import STEP_CODES, Quantizer, fit_levels, fix_gauge, nearest, uniform_levels
+from theory.certificates.coding import CodeError, CodeReader, CodeWriter
+from theory.certificates.quantize import STEP_CODES, Quantizer, fit_levels, fix_gauge, nearest, uniform_levels
 
 __all__ = ["FactorShape", "decode_factors", "encode_factors"]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theory.certificates import CodeError, Grid, decode_subspace, encode_subspace, fit_levels, fix_gauge, nearest
-from theory.codebook import STANDARD_GRID, GroupCode, SubspaceCode
-from theory.quantize import uniform_levels
+from theory.certificates.codebook import STANDARD_GRID, GroupCode, SubspaceCode
+from theory.certificates.quantize import uniform_levels
 
 GRID = Grid(
     {
