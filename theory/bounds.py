@@ -16,12 +16,20 @@ training ``from_update``       all of them for what was really trained, as a dat
 21.1
 """
 
-from theory.beyond import certificate, direct, excess, gauge_fixed_numbers, information, log2_binomial, perturbation
-from theory.description import description_bits, plan
+from theory.expectation.description import description_bits, plan
+from theory.expectation.evaluate import evaluate, from_update, update_bounds
+from theory.expectation.forms import (
+    certificate,
+    direct,
+    excess,
+    gauge_fixed_numbers,
+    information,
+    log2_binomial,
+    perturbation,
+)
+from theory.expectation.table1 import method_numbers, table1
 from theory.networks.perturbation import Network, Phi, correction, deviation_log
 from theory.records import Bound, UpdateRecord, bounds_frame
-from theory.table1 import method_numbers, table1
-from theory.update import evaluate, from_update, update_bounds
 
 __all__ = [
     "Bound",

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from theory import layers
+from theory.expectation.table1 import method_numbers
 from theory.models import MODEL_NAMES, MODELS
-from theory.table1 import method_numbers
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2, ncx2
 
-from theory import noisy
+from theory.expectation import noisy
 from theory.information.inequalities import cmi, plug_in, variational
 from theory.information.inequalities import inequalities as information
 from theory.solvable.finite import coin_model, coin_posterior, enumerate_model

@@ -8,14 +8,14 @@ from typing import Any, TypedDict
 
 from numpy.typing import ArrayLike
 
-from theory.beyond import direct, excess, loss_change_from_log, perturbation
 from theory.checks import check_choice, check_integer, check_norms, check_number
-from theory.description import check_record, description_bits, plan
+from theory.expectation.description import check_record, description_bits, plan
+from theory.expectation.forms import direct, excess, loss_change_from_log, perturbation
+from theory.expectation.table1 import resolve_range, table1_from_bits
 from theory.layers import Layers
 from theory.methods import Method
 from theory.networks.perturbation import Network, correction, deviation_log
 from theory.records import Bound, UpdateRecord, bounds_frame
-from theory.table1 import resolve_range, table1_from_bits
 
 __all__ = ["evaluate", "from_update", "update_bounds"]
 
@@ -88,7 +88,7 @@ def update_bounds(
         loss_range: length of the loss's interval, for the vacuous mark; 2 sigma by default.
         num_choices: number of alternatives picked from by looking at data that a decoder must be told (seeds,
             ranks, layers); log2 of it is added. Checkpoints and learning rates cost nothing, see ``direct``.
-        loss_change: D of ``theory.beyond.excess``, where it is known a priori.
+        loss_change: D of ``theory.expectation.forms.excess``, where it is known a priori.
         network: only for a feed-forward network whose layers are the records, in order (a frozen layer is a
             record with nothing trained). Transformers are none: pass ``loss_change``.
         update_norms: caps of |dW_l|_2 enforced in training, one per record; without them the measured norms

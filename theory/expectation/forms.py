@@ -13,9 +13,9 @@ import math
 
 from theory.certificates.occam import occam_bound
 from theory.checks import check_integer, check_number
+from theory.expectation.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
 from theory.networks.perturbation import Phi
 from theory.records import Bound, exp_or_inf
-from theory.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
 
 __all__ = ["certificate", "direct", "excess", "gauge_fixed_numbers", "information", "log2_binomial", "perturbation"]
 

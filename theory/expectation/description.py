@@ -17,12 +17,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from theory.beyond import gauge_fixed_numbers, log2_binomial
 from theory.checks import check_choice, check_integer, check_number
+from theory.expectation.forms import gauge_fixed_numbers, log2_binomial
+from theory.expectation.table1 import check_rank
 from theory.layers import Layers, from_list
 from theory.methods import Method, get_method
 from theory.records import UpdateRecord
-from theory.table1 import check_rank
 
 __all__ = ["check_record", "description_bits", "plan"]
 
