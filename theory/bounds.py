@@ -6,9 +6,9 @@
 ``information``       sigma sqrt(2 I / n)
 ``direct``            the same with I at most the bits of the update, for the fine-tuned network itself
 ``excess``            min(sigma, D) sqrt(2 I / n), D a cap of the change in loss over W0; ``deviation_log`` gives D
-``certificate``       one run, with high probability; ``theory.certificates.occam`` and
-``theory.certificates.pac_bayes`` hold its kin ``evaluate``          all of them for a method on given layers, before
-training ``from_update``       all of them for what was really trained, as a data frame; ``update_bounds`` as records
+``certificate``       one run, with high probability; ``theory.certificates`` holds its kin
+``evaluate``          all of them for a method on given layers, before training
+``from_update``       all of them for what was really trained, as a data frame; ``update_bounds`` as records
 ====================  =======================================================================================
 
 >>> from theory import bounds

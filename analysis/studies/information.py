@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.runs.config import RunConfig
-from theory.information.inequalities import cmi
+from theory.information import cmi
 
 __all__ = ["QUANTITIES", "information_frame", "joinable", "looseness"]
 

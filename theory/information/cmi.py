@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.checks import check_choice, check_integer, check_probability
-from theory.information.inequalities import inequalities as bound_of
+from theory.information import inequalities as bound_of
 from theory.information.plug_in import coded, count_tables, joint_information, resampled_information
 
 __all__ = ["QUANTITIES", "Estimate", "draw_masks", "estimate", "estimate_all"]

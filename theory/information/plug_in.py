@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
 from theory.checks import check_choice
-from theory.information.inequalities import inequalities as bound_of
+from theory.information import inequalities as bound_of
 
 __all__ = [
     "coded",

@@ -1,5 +1,4 @@
-"""From the weights of a real transformer to the blocks of ``theory.networks.transformer``: BERT, ViT, Llama and GPT-2
-layouts.
+"""From the weights of a real transformer to blocks of ``networks.transformer``: BERT, ViT, Llama, GPT-2 layouts.
 
 Arrays only: a ``state_dict`` of torch tensors works, and nothing here imports torch. DeBERTa's disentangled attention
 adds position terms to the scores and is not covered.

@@ -19,7 +19,7 @@ from scipy.special import entr, gammaln, logsumexp, xlog1py, xlogy
 
 from theory.array_checks import check_matrix
 from theory.checks import check_integer, check_number
-from theory.information.inequalities import inequalities as information
+from theory.information import inequalities as information
 
 __all__ = ["FiniteTruth", "coin_model", "coin_posterior", "enumerate_model", "table_information"]
 

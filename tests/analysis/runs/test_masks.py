@@ -9,7 +9,7 @@ import pytest
 
 from analysis.runs.masks import collect_masks, draw, mask_cell, mask_cells, mask_key, read_masks, write_masks
 from analysis.runs.sweep import sweep
-from theory.information.inequalities import cmi
+from theory.information import cmi
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
 

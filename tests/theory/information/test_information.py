@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2, ncx2
 
 from theory.expectation import noisy
-from theory.information.inequalities import cmi, plug_in, variational
-from theory.information.inequalities import inequalities as information
+from theory.information import cmi, plug_in, variational
+from theory.information import inequalities as information
 from theory.solvable.finite import coin_model, coin_posterior, enumerate_model
 
 INFORMATION = st.floats(min_value=1e-9, max_value=20)
