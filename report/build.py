@@ -23,7 +23,7 @@ from figures import Figure, draw_figures
 from tasks import methods_table, present_tasks
 from webpage import write_site
 
-from analysis.records.store import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
+from analysis.records import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
 
 Results = dict[str, dict[str, Any]]
 

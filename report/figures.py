@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from tasks import RANK, TASKS, means, present_tasks
 
-from analysis.geometry.surface import Landscape
+from analysis.geometry import Landscape
+from analysis.plots import PAGE_WIDTH, figure, save
 from analysis.plots import agreement as agreement_plots
 from analysis.plots import bench as bench_plots
 from analysis.plots import bounds as bound_plots
@@ -23,9 +24,7 @@ from analysis.plots import information as information_plots
 from analysis.plots import landscape as landscape_plots
 from analysis.plots import runs as run_plots
 from analysis.plots import spectra as spectra_plots
-from analysis.plots.style import PAGE_WIDTH, figure, save
-from analysis.records.results import frame_of
-from analysis.records.store import read_json
+from analysis.records import frame_of, read_json
 from theory.methods import METHODS
 
 __all__ = ["FIGURES", "Figure", "draw_figures"]

@@ -18,7 +18,7 @@ from typing import Any
 from figures import Figure
 from tasks import TASKS
 
-from analysis.records.store import atomic_write_text
+from analysis.records import atomic_write_text
 
 __all__ = ["SECTIONS", "Section", "write_site"]
 

@@ -16,19 +16,23 @@
 21.1
 """
 
-from theory.expectation.description import description_bits, plan
-from theory.expectation.evaluate import evaluate, from_update, update_bounds
-from theory.expectation.forms import (
+from theory.expectation import (
     certificate,
+    description_bits,
     direct,
+    evaluate,
     excess,
+    from_update,
     gauge_fixed_numbers,
     information,
     log2_binomial,
+    method_numbers,
     perturbation,
+    plan,
+    table1,
+    update_bounds,
 )
-from theory.expectation.table1 import method_numbers, table1
-from theory.networks.perturbation import Network, Phi, correction, deviation_log
+from theory.networks import Network, Phi, correction, deviation_log
 from theory.records import Bound, UpdateRecord, bounds_frame
 
 __all__ = [

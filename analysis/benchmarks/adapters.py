@@ -27,7 +27,7 @@ from analysis.benchmarks.adapter_cases import (
 )
 from analysis.benchmarks.adapter_measure import Step, arithmetic, cuda_peak, operator_profile, saved_bytes
 from analysis.benchmarks.method_comparison import comparison_record, comparison_table
-from analysis.records.store import atomic_write_json
+from analysis.records import atomic_write_json
 
 __all__ = ["TARGETS", "grid", "measure", "measure_in_rounds", "merged_inference", "run"]
 

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analysis.benchmarks import harness
 from analysis.benchmarks.small_lm import small_lm, tokens
-from analysis.geometry.curvature import gauss_newton, hessian
+from analysis.geometry import gauss_newton, hessian
 
 __all__ = ["TARGETS", "run"]
 

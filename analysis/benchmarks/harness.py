@@ -10,8 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from analysis.records.provenance import provenance
-from analysis.records.results import write_result
+from analysis.records import provenance, write_result
 
 __all__ = ["compare", "conclude", "table", "write"]
 

@@ -14,7 +14,7 @@ import torch
 
 from analysis.benchmarks import harness
 from analysis.benchmarks.small_lm import small_lm, tokens
-from analysis.geometry.landscape import plane
+from analysis.geometry import plane
 
 __all__ = ["TARGETS", "run"]
 

@@ -17,8 +17,7 @@ from peft.tuners.lora.intruders import reduce_intruder_dimension
 from torch import Tensor, nn
 
 from analysis.benchmarks import harness
-from analysis.spectra.intruders import Basis, cosines, count_intruders
-from analysis.spectra.singular import product_singular_values
+from analysis.spectra import Basis, cosines, count_intruders, product_singular_values
 
 __all__ = ["TARGETS", "run"]
 

@@ -22,9 +22,8 @@ from torch import Tensor
 
 from analysis.benchmarks import harness
 from analysis.benchmarks.adapter_cases import LLAMA_8B, LLAMA_QUICK, Setting
-from analysis.runs.instruments import PeakMemory
-from analysis.spectra.singular import intruder_dimensions, intruder_total
-from analysis.spectra.weights import LayerUpdate, WeightFiles, from_checkpoints
+from analysis.runs import PeakMemory
+from analysis.spectra import LayerUpdate, WeightFiles, from_checkpoints, intruder_dimensions, intruder_total
 
 __all__ = ["TARGETS", "measure", "run", "tensor_shapes", "write_pair", "write_sparse"]
 

@@ -15,10 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.benchmarks import harness
-from analysis.runs.config import RunConfig
-from analysis.runs.finetune import run_cell
-from analysis.runs.grids import method_cells
-from analysis.runs.sweep import sweep
+from analysis.runs import RunConfig, method_cells, run_cell, sweep
 
 __all__ = ["run"]
 

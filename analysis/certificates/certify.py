@@ -28,10 +28,10 @@ from analysis.certificates.shared import (
 )
 from analysis.certificates.short_code import TrainingOptions, train_short_code
 from analysis.certificates.verify import Check, verify
-from analysis.tasks.task import Task
-from theory.certificates import decode_subspace, encode_subspace, kl_lower, kl_upper
-from theory.certificates.codebook import GROUPS
+from analysis.tasks import Task
+from theory.certificates import GROUPS, decode_subspace, encode_subspace
 from theory.checks import check_integer, check_probability
+from theory.kl import kl_lower, kl_upper
 
 __all__ = ["GRIDS", "Check", "certify", "separate_heldout", "verify"]
 

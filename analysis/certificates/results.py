@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.certificates.coverage import coverage_table
-from analysis.records.provenance import provenance
-from analysis.records.results import write_result
-from analysis.records.store import read_json
+from analysis.records import provenance, read_json, write_result
 from theory.certificates import occam_bound
 
 __all__ = ["certificate_row", "write_certificate_results"]

@@ -12,12 +12,15 @@ import numpy as np
 from analysis.certificates.fingerprints import example_digest, model_fingerprint
 from analysis.certificates.short_code import reached_subspace
 from analysis.certificates.subspace import Subspace
-from analysis.tasks.evaluation import evaluate
-from analysis.tasks.load import load_model
-from analysis.tasks.models import head_modules
-from analysis.tasks.task import Task
-from theory.certificates import Grid, cross_entropy_bound, disagreement_bound, occam_bound, smoothed_range
-from theory.certificates.codebook import STANDARD_GRID
+from analysis.tasks import Task, evaluate, head_modules, load_model
+from theory.certificates import (
+    STANDARD_GRID,
+    Grid,
+    cross_entropy_bound,
+    disagreement_bound,
+    occam_bound,
+    smoothed_range,
+)
 from theory.checks import check_integer
 
 __all__ = [

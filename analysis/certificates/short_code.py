@@ -19,9 +19,8 @@ from adapters.layer import layer_shape
 from adapters.tuner import TARGET_MODULES
 from analysis.certificates.replay import Replay, transformer_blocks
 from analysis.certificates.subspace import Subspace
-from analysis.tasks.task import Task
-from theory.certificates.codebook import GroupCode, SubspaceCode
-from theory.certificates.quantize import fit_levels, nearest
+from analysis.tasks import Task
+from theory.certificates import GroupCode, SubspaceCode, fit_levels, nearest
 
 __all__ = ["ShortCodeRun", "TrainingOptions", "adapted_modules", "reached_subspace", "train_short_code"]
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from theory.certificates.codebook import GROUPS
+from theory.certificates import GROUPS
 
 __all__ = ["Subspace", "is_head"]
 

@@ -21,7 +21,7 @@ from analysis.certificates.shared import (
     separate_heldout,
     start_of,
 )
-from analysis.tasks.task import Task
+from analysis.tasks import Task
 from theory.certificates import CodeError, decode_subspace
 from theory.checks import check_integer, check_number, check_probability
 

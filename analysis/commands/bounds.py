@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from analysis.records.store import atomic_write_json, atomic_write_text
+    from analysis.records import atomic_write_json, atomic_write_text
 
     if args.latex or args.typst:
         from theory.printing import symbolic
@@ -88,7 +88,7 @@ def _plan_frame(args: argparse.Namespace) -> Any:
 
 
 def _record_frame(args: argparse.Namespace) -> Any:
-    from analysis.records.store import read_json
+    from analysis.records import read_json
     from theory import bounds
 
     record = read_json(args.record)
@@ -107,8 +107,7 @@ def _common(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _write_results(args: argparse.Namespace) -> int:
-    from analysis.records.provenance import provenance
-    from analysis.records.results import write_result
+    from analysis.records import provenance, write_result
     from analysis.studies.table1 import result
 
     found = result(rank=args.rank, bits=args.bits, links=args.links)

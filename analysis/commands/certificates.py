@@ -20,9 +20,8 @@ def main(args: argparse.Namespace) -> int:
 
     import pandas as pd
 
-    from analysis.certificates.results import write_certificate_results
-    from analysis.records.provenance import shown_path
-    from analysis.records.store import read_json
+    from analysis.certificates import write_certificate_results
+    from analysis.records import read_json, shown_path
 
     files = sorted(Path(args.folder).glob("*.json"))
     if not files:

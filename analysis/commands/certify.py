@@ -58,8 +58,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def task_of(args: argparse.Namespace):
     """Load the task that the options name."""
-    from analysis.tasks.load import load_task
-    from analysis.tasks.task import DataOptions
+    from analysis.tasks import DataOptions, load_task
 
     options = DataOptions(
         kind="text-classification" if args.task == "custom" else None,
@@ -76,11 +75,8 @@ def main(args: argparse.Namespace) -> int:
     """Certify, print the table and write the record."""
     import itertools
 
-    from analysis.certificates.certify import GRIDS, certify
-    from analysis.certificates.short_code import TrainingOptions
-    from analysis.certificates.table import certificate_table
-    from analysis.records.provenance import provenance
-    from analysis.records.store import atomic_write_json, check_writable
+    from analysis.certificates import GRIDS, TrainingOptions, certificate_table, certify
+    from analysis.records import atomic_write_json, check_writable, provenance
     from theory.checks import check_probability
 
     check_probability("delta", args.delta)

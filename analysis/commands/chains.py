@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, test, print, and write if asked."""
-    from analysis.records.store import check_writable
-    from analysis.statistics.paired import paired_claim
-    from analysis.studies.chains import SPECTRA, chain_frames
+    from analysis.records import check_writable
+    from analysis.statistics import paired_claim
+    from analysis.studies import SPECTRA, chain_frames
 
     if args.examples < 1 or args.steps < 3 or args.steps % 2 == 0:
         raise ValueError(
@@ -62,8 +62,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _tasks(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Return each task's runs."""
-    from analysis.records.store import read_json
-    from analysis.studies.chains import chain_runs
+    from analysis.records import read_json
+    from analysis.studies import chain_runs
 
     if args.ranks is not None and len(args.ranks) != len(args.runs):
         raise ValueError(f"--ranks needs one rank for each of the {len(args.runs)} folders, got {len(args.ranks)}")
@@ -79,7 +79,7 @@ def _tasks(args: argparse.Namespace) -> dict[str, list[Path]]:
 
 def _planes(tasks: dict[str, list[Path]], args: argparse.Namespace) -> dict[str, Any]:
     """Measure one plane of every method: its first seed's, at the last checkpoint, in merged space."""
-    from analysis.studies.planes import first_seeds, planes
+    from analysis.studies import first_seeds, planes
 
     options: dict[str, Any] = {"steps": args.steps, "examples": args.examples, "n_jobs": args.jobs}
     return {
@@ -90,7 +90,7 @@ def _planes(tasks: dict[str, list[Path]], args: argparse.Namespace) -> dict[str,
 
 def _curves(parts: list[tuple[str, pd.DataFrame, pd.DataFrame]]) -> dict[str, Any]:
     """Return intruders against epsilon, mean and range over seeds, by task, checkpoint and method."""
-    from analysis.studies.chains import intruder_curves
+    from analysis.studies import intruder_curves
 
     return {
         f"{task}/curves/{checkpoint}": {
@@ -107,9 +107,8 @@ def _write(
     """Write one committed result, beside what it holds of other tasks; its command names folders as RUNS_FOLDER."""
     import pandas as pd
 
-    from analysis.records.provenance import provenance
-    from analysis.records.results import table_of, write_result
-    from analysis.statistics.paired import claim_values
+    from analysis.records import provenance, table_of, write_result
+    from analysis.statistics import claim_values
 
     values: dict[str, Any] = {}
     for task, frame, claim in parts:
@@ -140,9 +139,7 @@ def _write(
 
 def _other_tasks(path: Path, measured: set[str]) -> dict[str, Any] | None:
     """Return what a result file holds of other tasks than those measured now, and say that it stays."""
-    from analysis.records.provenance import carried_notes
-    from analysis.records.results import frame_of
-    from analysis.records.store import read_json
+    from analysis.records import carried_notes, frame_of, read_json
 
     result = read_json(path)
     frames = {key: frame_of(result["tables"][key]) for key in ("claim", "runs")}

@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Collect, write what was asked for, and print the means over seeds."""
-    from analysis.records.store import atomic_write_text
-    from analysis.runs.collect import frame, read_records, runs_result, seeds_of, write_parquet
-    from analysis.statistics.seeds import across_seeds
+    from analysis.records import atomic_write_text
+    from analysis.runs import frame, read_records, runs_result, seeds_of, write_parquet
+    from analysis.statistics import across_seeds
 
     asked = {"method": args.methods, "rank": args.ranks, "links": args.links}
     only = {name: values for name, values in asked.items() if values is not None}

@@ -34,11 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from analysis.records.provenance import provenance, shown_path
-    from analysis.records.results import write_result
-    from analysis.studies.claim import published_result, result
-    from analysis.studies.predictors import join_measures
-    from analysis.studies.published import generalization_error, performance
+    from analysis.records import provenance, shown_path, write_result
+    from analysis.studies import generalization_error, join_measures, performance, published_result
+    from analysis.studies.claim import result
 
     if bool(args.runs) == args.published:
         raise ValueError("give either folders of finished runs or --published")
@@ -75,9 +73,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _frame(places: list[Path]) -> tuple[pd.DataFrame, list[str]]:
     """Collect runs from folders and, for other tasks, from earlier comparisons; say what was taken from where."""
-    from analysis.records.provenance import carried_notes
-    from analysis.records.store import read_json
-    from analysis.studies.predictors import comparison_frame, with_recorded
+    from analysis.records import carried_notes, read_json
+    from analysis.studies import comparison_frame, with_recorded
 
     notes: list[str] = []
     folders = [path for path in places if path.suffix != ".json"]

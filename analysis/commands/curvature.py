@@ -26,14 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure and print one line per run."""
-    from analysis.geometry.curvature import gauss_newton, hessian, top_eigenvalues
-    from analysis.geometry.density import hutchinson, spectral_density
-    from analysis.measures.geometry import adapted_weights, training_batch
-    from analysis.plots.curvature import densities
-    from analysis.plots.style import figure, save
-    from analysis.records.provenance import provenance
-    from analysis.records.results import write_result
-    from analysis.runs.loading import load_run
+    from analysis.geometry import gauss_newton, hessian, hutchinson, spectral_density, top_eigenvalues
+    from analysis.measures import adapted_weights, training_batch
+    from analysis.plots import densities, figure, save
+    from analysis.records import provenance, write_result
+    from analysis.runs import load_run
 
     if args.figure is not None and not args.density:
         raise ValueError("--figure draws densities; give --density STEPS")

@@ -16,8 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Compute the tables and write them."""
-    from analysis.studies.exact import write_exact
-    from analysis.studies.profiles import get_profile
+    from analysis.studies import get_profile, write_exact
 
     repeats = get_profile().repeats if args.repeats is None else args.repeats
     print(f"wrote {write_exact(args.results, repeats=repeats, seed=args.seed)}")

@@ -18,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Choose each method's first seed, write and print the sizes."""
-    from analysis.studies.chains import chain_runs
-    from analysis.studies.export import write_adapters
-    from analysis.studies.planes import first_seeds
+    from analysis.studies import chain_runs, first_seeds, write_adapters
 
     paths = first_seeds(chain_runs(args.runs, rank=args.rank, links=args.links))
     rank = "" if args.rank is None else f" --rank {args.rank}"

@@ -28,10 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, write and print one line per run."""
-    from analysis.plots.interactive import surfaces_page
-    from analysis.plots.landscape import contours
-    from analysis.plots.style import save
-    from analysis.records.store import atomic_write_text, check_writable
+    from analysis.plots import contours, save, surfaces_page
+    from analysis.records import atomic_write_text, check_writable
 
     if args.examples < 1:
         raise ValueError(f"--examples must be at least 1, got {args.examples}")
@@ -60,8 +58,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _measure(path: Path, args: argparse.Namespace):
     """Return a run's key, its seed and its plane."""
-    from analysis.runs.loading import load_run
-    from analysis.studies.planes import run_plane
+    from analysis.runs import load_run
+    from analysis.studies import run_plane
 
     run = load_run(path, data=args.data, model=args.model)
     surface = run_plane(

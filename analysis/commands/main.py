@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from analysis import commands
-from analysis.records.store import RunFailure
+from analysis.records import RunFailure
 
 __all__ = ["main"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from analysis.commands.options import add_method_axes, add_run_options, run_values
-from analysis.runs.grids import method_cells
+from analysis.runs import method_cells
 
 HELP = "train on random halves of an n x 2 supersample and estimate the CMI family of bounds from the losses"
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _command(args: argparse.Namespace, base: dict) -> str:
     """Write the command again, with DATA and MODEL in place of this machine's folders."""
-    from analysis.runs.config import RunConfig
+    from analysis.runs import RunConfig
 
     shared = RunConfig.from_mapping(base).command().removeprefix("python -m analysis run")
     words = [f"--methods {' '.join(args.methods)} --ranks {','.join(map(str, args.ranks))}"]
@@ -49,15 +49,10 @@ def _command(args: argparse.Namespace, base: dict) -> str:
 
 def main(args: argparse.Namespace) -> int:
     """Run the masks and print each bound with its interval and its zero-information null."""
-    from analysis.records.provenance import provenance
-    from analysis.records.results import write_result
-    from analysis.records.store import RunFailure, atomic_write_text
-    from analysis.runs.config import RunConfig
-    from analysis.runs.finetune import check_links
-    from analysis.runs.masks import collect_masks, mask_cell, mask_cells, mask_key, write_masks
-    from analysis.runs.sweep import sweep
-    from analysis.studies.information import information_frame, joinable, looseness
-    from analysis.tasks.load import load_task
+    from analysis.records import RunFailure, atomic_write_text, provenance, write_result
+    from analysis.runs import RunConfig, check_links, collect_masks, mask_cell, mask_cells, mask_key, sweep, write_masks
+    from analysis.studies import information_frame, joinable, looseness
+    from analysis.tasks import load_task
 
     base = {name: value for name, value in run_values(args).items() if name not in ("method", "rank", "links")}
     configurations = method_cells(base, methods=args.methods, ranks=args.ranks, links=args.links)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure every finished run; what is already measured is skipped, so the same command goes on."""
-    from analysis.measures.folder import measure_runs
+    from analysis.measures import measure_runs
 
     summary = measure_runs(
         args.runs,

@@ -84,7 +84,7 @@ def add_method_axes(group: Any) -> None:
 
 
 def _task_help() -> str:
-    from analysis.tasks.presets import DATASETS
+    from analysis.tasks import DATASETS
 
     return f"digits (bundled, the default), custom (give --kind and columns), or a preset: {', '.join(DATASETS)}"
 
@@ -96,7 +96,7 @@ def _method_help() -> str:
 
 
 def _model_help() -> str:
-    from analysis.tasks.presets import MODELS, TINY_MODELS
+    from analysis.tasks import MODELS, TINY_MODELS
 
     tiny = ", ".join(f"tiny:{name}" for name in TINY_MODELS)
     return f"base model: local folder, hub id, one of the paper's ({', '.join(MODELS)}), or random weights ({tiny})"
@@ -106,8 +106,8 @@ def run_values(args: argparse.Namespace) -> dict[str, Any]:
     """Return the parsed options as values of a :class:`analysis.runs.config.RunConfig`."""
     import dataclasses
 
-    from analysis.runs.config import RunConfig
-    from analysis.tasks.task import DataOptions
+    from analysis.runs import RunConfig
+    from analysis.tasks import DataOptions
 
     names = {item.name for item in (*dataclasses.fields(RunConfig), *dataclasses.fields(DataOptions))}
     values = {name: value for name, value in vars(args).items() if name in names}

@@ -16,8 +16,8 @@ def main(args: argparse.Namespace) -> int:
     """Train, compare and, if asked, write."""
     from pathlib import Path
 
-    from analysis.records.store import check_writable
-    from analysis.tasks.digits import base_distance, base_fingerprint, base_weights, pretrain, write_base
+    from analysis.records import check_writable
+    from analysis.tasks import base_distance, base_fingerprint, base_weights, pretrain, write_base
 
     if args.out is not None:
         check_writable(Path(args.out).parent)

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Count, rewrite, and print what changed."""
-    from analysis.studies.recount import recount
+    from analysis.studies import recount
 
     changed = recount(args.results / "spectra.json", args.adapters, task=args.task)
     moved = changed[(changed["authors"] != changed["authors_before"]) | (changed["paper"] != changed["paper_before"])]

@@ -40,12 +40,10 @@ def main(args: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
-    from analysis.records.store import RunFailure
-    from analysis.runs.collect import frame
-    from analysis.runs.config import RunConfig
-    from analysis.runs.finetune import run
-    from analysis.statistics.seeds import across_seeds
-    from analysis.tasks.load import check_places
+    from analysis.records import RunFailure
+    from analysis.runs import RunConfig, frame, run
+    from analysis.statistics import across_seeds
+    from analysis.tasks import check_places
 
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")

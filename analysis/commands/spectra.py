@@ -28,10 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure and print the counts."""
-    from analysis.records.provenance import provenance
-    from analysis.records.results import write_result
-    from analysis.spectra.intruders import BasisCache
-    from analysis.spectra.singular import intruder_counts, intruder_dimensions, spectrum_table
+    from analysis.records import provenance, write_result
+    from analysis.spectra import BasisCache, intruder_counts, intruder_dimensions, spectrum_table
 
     if not args.tuned.exists():
         raise ValueError(f"nothing at {str(args.tuned)!r}; give a run's folder, an adapter's folder or weights")
@@ -60,9 +58,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _updates(args: argparse.Namespace):
-    from analysis.measures.geometry import run_updates
-    from analysis.runs.loading import load_run
-    from analysis.spectra.weights import from_adapter, from_checkpoints
+    from analysis.measures import run_updates
+    from analysis.runs import load_run
+    from analysis.spectra import from_adapter, from_checkpoints
 
     if args.base is not None:
         if (args.tuned / "adapter_config.json").is_file():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.commands.options import add_method_axes, add_run_options, run_values
-from analysis.runs.grids import method_cells
+from analysis.runs import method_cells
 
 HELP = "run a grid of configurations (method x rank x links x seed x task), killable and resumable"
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _cells(args: argparse.Namespace) -> list[dict]:
     """Return the grid: task and seed, then what belongs to the method."""
-    from analysis.runs.grids import grid
+    from analysis.runs import grid
 
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")
@@ -58,18 +58,16 @@ def _cells(args: argparse.Namespace) -> list[dict]:
 
 
 def _key(cell: Mapping[str, Any]) -> str:
-    from analysis.runs.config import RunConfig
+    from analysis.runs import RunConfig
 
     return RunConfig.from_mapping(cell).key()
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the grid and say what was done."""
-    from analysis.records.cells import cell_state
-    from analysis.records.store import RunFailure, read_json
-    from analysis.runs.finetune import run_cell
-    from analysis.runs.sweep import estimate_seconds, sweep
-    from analysis.tasks.load import check_places
+    from analysis.records import RunFailure, cell_state, read_json
+    from analysis.runs import estimate_seconds, run_cell, sweep
+    from analysis.tasks import check_places
 
     cells = _cells(args)
     for task in args.tasks:
@@ -100,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
         f"elsewhere, {len(report.failed)} failed, {report.restarts} pool restarts, {_clock(report.seconds)}"
     )
     if args.parquet:
-        from analysis.runs.collect import frame, read_records, write_parquet
+        from analysis.runs import frame, read_records, write_parquet
 
         print(f"wrote {write_parquet(frame(read_records(args.folder, failed=True)), args.parquet)}")
     if report.failed:

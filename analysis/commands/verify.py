@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print every check and the verdict."""
-    from analysis.certificates.verify import verify
-    from analysis.records.store import read_json
+    from analysis.certificates import verify
+    from analysis.records import read_json
 
     record = read_json(args.certificate)
     checks = verify(record, task_of(args))

@@ -12,7 +12,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from analysis.records.store import atomic_write_json, check_writable, read_json
+from analysis.records import atomic_write_json, check_writable, read_json
 
 __all__ = ["Landscape"]
 

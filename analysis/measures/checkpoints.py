@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.runs.loading import LoadedRun, load_run
-from analysis.tasks.evaluation import evaluate
-from analysis.tasks.rounding import forward_error, lowest, mean_error
+from analysis.runs import LoadedRun, load_run
+from analysis.tasks import evaluate, forward_error, lowest, mean_error
 
 __all__ = ["CheckpointChoice", "Chosen", "choose_checkpoint"]
 

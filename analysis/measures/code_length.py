@@ -21,11 +21,9 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from adapters import factors
-from analysis.runs.loading import LoadedRun
-from analysis.tasks.evaluation import doubtful_errors, evaluate
-from analysis.tasks.load import load_model
-from analysis.tasks.rounding import forward_error
-from theory.certificates.coding import adaptive_bits
+from analysis.runs import LoadedRun
+from analysis.tasks import doubtful_errors, evaluate, forward_error, load_model
+from theory.certificates import adaptive_bits
 
 __all__ = ["SETTINGS", "TrainedPart", "code_of_run", "quantize_tensor", "trained_parts"]
 

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from analysis.measures import code_length, geometry
 from analysis.measures.checkpoints import choose_checkpoint
 from analysis.measures.geometry import spectra_of_run
-from analysis.records.store import atomic_write_json, config_key, read_json
-from analysis.runs.loading import LoadedRun, load_run
-from analysis.spectra.intruders import shared_bases
+from analysis.records import atomic_write_json, config_key, read_json
+from analysis.runs import LoadedRun, load_run
+from analysis.spectra import shared_bases
 
 __all__ = ["KINDS", "measure_run", "measure_runs"]
 

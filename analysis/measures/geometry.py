@@ -10,14 +10,17 @@ import numpy as np
 from torch import Tensor, nn
 
 from adapters.tuner import TARGET_MODULES
-from analysis.geometry.curvature import hessian, top_eigenvalues
-from analysis.geometry.density import hutchinson
-from analysis.geometry.sharpness import expected_rise, mean_rise, worst_rise
-from analysis.geometry.spaces import parameter_space
-from analysis.runs.loading import LoadedRun, load_run
-from analysis.spectra.intruders import BasisCache
-from analysis.spectra.singular import intruder_counts, intruder_dimensions, spectrum_table
-from analysis.spectra.weights import LayerUpdate, from_model
+from analysis.geometry import (
+    expected_rise,
+    hessian,
+    hutchinson,
+    mean_rise,
+    parameter_space,
+    top_eigenvalues,
+    worst_rise,
+)
+from analysis.runs import LoadedRun, load_run
+from analysis.spectra import BasisCache, LayerUpdate, from_model, intruder_counts, intruder_dimensions, spectrum_table
 
 __all__ = ["SETTINGS", "adapted_weights", "checkpoint_states", "geometry_of_run", "run_updates", "training_batch"]
 

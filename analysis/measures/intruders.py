@@ -7,9 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from analysis.spectra.intruders import shared_bases
-from analysis.spectra.singular import effective_rank, intruder_counts, intruder_dimensions, stable_rank, update_spectrum
-from analysis.spectra.weights import LayerUpdate
+from analysis.spectra import (
+    LayerUpdate,
+    effective_rank,
+    intruder_counts,
+    intruder_dimensions,
+    shared_bases,
+    stable_rank,
+    update_spectrum,
+)
 
 __all__ = ["EPSILONS", "intruder_measures"]
 

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from analysis.plots.style import figure, method_colors
-from theory.expectation.description import description_bits, plan
+from theory.expectation import description_bits, plan
 from theory.layers import Layers, from_list
 from theory.methods import METHODS
 from theory.models import MODEL_NAMES

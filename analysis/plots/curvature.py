@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.geometry.curvature import Eigenvalues
-from analysis.geometry.density import Density
+from analysis.geometry import Density, Eigenvalues
 from analysis.plots.style import figure, method_colors
 from theory.methods import METHODS
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from analysis.geometry.surface import Landscape
+from analysis.geometry import Landscape
 
 __all__ = ["surfaces_page"]
 

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 
-from analysis.geometry.surface import Landscape
+from analysis.geometry import Landscape
 from analysis.plots.style import PAGE_WIDTH, figure, method_colors
-from analysis.statistics.paired import unchained_partner
+from analysis.statistics import unchained_partner
 
 __all__ = ["contours", "lines", "sharpness_pairs", "surfaces"]
 

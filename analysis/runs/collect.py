@@ -11,10 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.records.results import table_of, write_result
-from analysis.records.store import check_writable, config_key, read_json
+from analysis.records import check_writable, config_key, read_json, table_of, write_result
 from analysis.runs.config import content
-from analysis.statistics.seeds import across_seeds
+from analysis.statistics import across_seeds
 from theory.methods import METHODS
 
 __all__ = ["frame", "read_records", "runs_result", "seeds_of", "write_parquet"]

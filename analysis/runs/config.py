@@ -12,12 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.records.store import config_key
+from analysis.records import config_key
 from analysis.runs.settings import get_settings
-from analysis.tasks.digits import base_fingerprint
-from analysis.tasks.load import task_names
-from analysis.tasks.presets import DATASETS, MODELS
-from analysis.tasks.task import DataOptions
+from analysis.tasks import DATASETS, MODELS, DataOptions, base_fingerprint, task_names
 from theory.methods import get_method
 
 __all__ = ["RunConfig", "content", "fingerprint"]
@@ -65,8 +62,8 @@ class RunConfig:
         alpha: updates are scaled by alpha / rank; None takes 2 rank (the paper's 32 at rank 16).
         links: chain length; None takes the settings' for chained methods, 1 otherwise.
         seed: of the split or subsample, the head, A or the selector, and the order of examples.
-        settings: name in ``analysis.runs.settings.SETTINGS``, or "auto" (the preset model's family, else "digits", "text",
-            or "pairs" where there is a second text).
+        settings: name in ``analysis.runs.settings.SETTINGS``, or "auto" (the preset model's family, else "digits",
+            "text", or "pairs" where there is a second text).
         epochs: passes over the training examples; a fraction is allowed.
         batch_size: examples per optimizer step (and process).
         learning_rate: of the adapter. Of A for LoRA+, where None takes the settings' over ``lr_ratio``, so that B

@@ -18,19 +18,14 @@ import torch
 
 import adapters
 from adapters import Prepared
+from analysis.records import RunFailure, atomic_write_json, check_writable, provenance, read_json, run_once
+from analysis.runs.config import RunConfig
 from analysis.runs.generalization import measured_gap
 from analysis.runs.instruments import PeakMemory, StepClock, saved_activation_bytes
 from analysis.runs.loading import LoadedRun, load_run
 from analysis.runs.scalars import run_measures
-from analysis.records.cells import run_once
-from analysis.records.provenance import provenance
-from analysis.records.store import RunFailure, atomic_write_json, check_writable, read_json
-from analysis.runs.config import RunConfig
-from analysis.tasks.evaluation import Outputs, evaluate, metric
-from analysis.tasks.load import load_model, load_task
-from analysis.tasks.models import head_modules
-from analysis.tasks.task import Task, carve
 from analysis.runs.trainer import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
+from analysis.tasks import Outputs, Task, carve, evaluate, head_modules, load_model, load_task, metric
 from theory.methods import get_method
 
 __all__ = ["ConfigurationError", "LoadedRun", "RunConfig", "check_links", "load_run", "prepare_run", "run", "run_cell"]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.statistics.resampling import bootstrap_means
+from analysis.statistics import bootstrap_means
 
 __all__ = ["Gap", "measured_gap"]
 

@@ -11,12 +11,9 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from analysis.records.store import read_json
+from analysis.records import read_json
 from analysis.runs.config import RunConfig
-from analysis.tasks.digits import base_fingerprint
-from analysis.tasks.load import load_model, load_task
-from analysis.tasks.quiet import quiet_transformers
-from analysis.tasks.task import Task
+from analysis.tasks import Task, base_fingerprint, load_model, load_task, quiet_transformers
 from theory.methods import get_method
 
 __all__ = ["LoadedRun", "load_run"]

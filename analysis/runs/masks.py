@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from analysis.runs.finetune import prepare_run
-from analysis.records.store import check_writable, config_key, read_json
+from analysis.records import check_writable, config_key, read_json
 from analysis.runs.config import RunConfig
-from analysis.tasks.evaluation import evaluate
-from analysis.tasks.load import load_task
+from analysis.runs.finetune import prepare_run
 from analysis.runs.trainer import make_trainer
+from analysis.tasks import evaluate, load_task
 
 __all__ = ["collect_masks", "draw", "mask_cell", "mask_cells", "mask_key", "read_masks", "write_masks"]
 

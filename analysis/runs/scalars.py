@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import adapters
-from analysis.tasks.evaluation import Outputs
+from analysis.tasks import Outputs
 from theory.records import UpdateRecord
 
 __all__ = ["run_measures"]

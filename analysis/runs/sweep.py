@@ -23,8 +23,15 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from analysis.records.cells import CellFunction, cell_state, run_once
-from analysis.records.store import atomic_write_json, check_writable, config_key, read_json
+from analysis.records import (
+    CellFunction,
+    atomic_write_json,
+    cell_state,
+    check_writable,
+    config_key,
+    read_json,
+    run_once,
+)
 
 __all__ = ["BACKENDS", "SweepReport", "estimate_seconds", "sweep"]
 

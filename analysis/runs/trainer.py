@@ -16,10 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from adapters import Prepared
 from analysis.runs.config import RunConfig
-from analysis.tasks.evaluation import evaluate
-from analysis.tasks.quiet import quiet_transformers
-from analysis.tasks.rounding import forward_error, lowest, mean_error
-from analysis.tasks.task import Task
+from analysis.tasks import Task, evaluate, forward_error, lowest, mean_error, quiet_transformers
 
 __all__ = [
     "BestOnSelection",

@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from analysis.records.store import check_writable
+from analysis.records import check_writable
 from analysis.spectra.rounding import best_match_error, count_range, gaps, svd_error, turn
 
 __all__ = [

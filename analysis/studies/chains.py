@@ -18,16 +18,17 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from analysis.geometry.sharpness import mean_rise, worst_rise
-from analysis.geometry.spaces import parameter_space
-from analysis.measures.checkpoints import choose_checkpoint
-from analysis.measures.geometry import adapted_weights, run_updates, training_batch
-from analysis.measures.intruders import EPSILONS, intruder_measures
-from analysis.records.results import frame_of
-from analysis.records.store import read_json
-from analysis.runs.config import RunConfig
-from analysis.runs.finetune import run
-from analysis.runs.loading import LoadedRun
+from analysis.geometry import mean_rise, parameter_space, worst_rise
+from analysis.measures import (
+    EPSILONS,
+    adapted_weights,
+    choose_checkpoint,
+    intruder_measures,
+    run_updates,
+    training_batch,
+)
+from analysis.records import frame_of, read_json
+from analysis.runs import LoadedRun, RunConfig, run
 from theory.methods import METHODS
 
 __all__ = [

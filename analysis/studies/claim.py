@@ -15,8 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.statistics.rounding import same
-from analysis.statistics.table import Comparison, agreement_table, family_differences
+from analysis.statistics import Comparison, agreement_table, family_differences, same
 from analysis.studies.predictors import DESIGN, LOSSES, candidates
 from analysis.studies.published import pair_tests, published_agreement
 

@@ -15,14 +15,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from analysis.records.provenance import provenance
-from analysis.records.results import write_result
+from analysis.records import provenance, write_result
 from theory.checks import check_integer
-from theory.information.cmi import draw_masks, estimate
-from theory.networks.lipschitz import ACTIVATIONS
-from theory.solvable.chain import circulant_sketches, gaussian_chain
-from theory.solvable.finite import coin_model, coin_posterior
-from theory.solvable.regression import column_regression, gaussian_mean, sketched_regression
+from theory.information import draw_masks, estimate
+from theory.networks import ACTIVATIONS
+from theory.solvable import (
+    circulant_sketches,
+    coin_model,
+    coin_posterior,
+    column_regression,
+    gaussian_chain,
+    gaussian_mean,
+    sketched_regression,
+)
 
 __all__ = [
     "chain_curve",

@@ -16,13 +16,18 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.measures.checkpoints import choose_checkpoint
-from analysis.measures.geometry import run_updates
-from analysis.records.provenance import provenance
-from analysis.records.results import frame_of, write_result
-from analysis.records.store import atomic_write_bytes, atomic_write_json, check_writable, read_json
-from analysis.runs.loading import LoadedRun
-from analysis.spectra.weights import LayerUpdate, WeightFiles, from_adapter, from_checkpoints
+from analysis.measures import choose_checkpoint, run_updates
+from analysis.records import (
+    atomic_write_bytes,
+    atomic_write_json,
+    check_writable,
+    frame_of,
+    provenance,
+    read_json,
+    write_result,
+)
+from analysis.runs import LoadedRun
+from analysis.spectra import LayerUpdate, WeightFiles, from_adapter, from_checkpoints
 
 __all__ = ["exported_updates", "write_adapters"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.runs.config import RunConfig
+from analysis.runs import RunConfig
 from theory.information import cmi
 
 __all__ = ["QUANTITIES", "information_frame", "joinable", "looseness"]

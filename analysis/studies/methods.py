@@ -13,10 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from analysis.records.store import read_json
-from analysis.statistics.resampling import bootstrap_means
-from analysis.statistics.rounding import same
-from analysis.statistics.seeds import across_seeds
+from analysis.records import read_json
+from analysis.statistics import across_seeds, bootstrap_means, same
 from theory.methods import METHODS, get_method
 
 __all__ = ["PAIRS", "compare_pairs", "method_table", "read_results"]

@@ -8,12 +8,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from analysis.geometry.landscape import interpolate, plane
-from analysis.geometry.spaces import parameter_space
-from analysis.geometry.surface import Landscape
-from analysis.measures.geometry import adapted_weights, checkpoint_states, training_batch
-from analysis.records.store import read_json
-from analysis.runs.loading import LoadedRun, load_run
+from analysis.geometry import Landscape, interpolate, parameter_space, plane
+from analysis.measures import adapted_weights, checkpoint_states, training_batch
+from analysis.records import read_json
+from analysis.runs import LoadedRun, load_run
 from theory.methods import METHODS
 
 __all__ = ["first_seeds", "interpolations", "planes", "run_plane"]

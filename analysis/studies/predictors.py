@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records.results import frame_of
-from analysis.records.store import read_json
+from analysis.records import frame_of, read_json
 from theory.bounds import from_update
 from theory.methods import METHODS
-from theory.networks.perturbation import Network
+from theory.networks import Network
 
 __all__ = [
     "DESIGN",

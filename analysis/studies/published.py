@@ -13,9 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from analysis.statistics.agreement import kendall_tau
-from analysis.statistics.pairs import all_pairs, dense_ranks
-from analysis.statistics.resampling import bootstrap_weights, interval
+from analysis.statistics import all_pairs, bootstrap_weights, dense_ranks, interval, kendall_tau
 from theory.methods import METHODS
 
 __all__ = ["bound_order", "generalization_error", "pair_tests", "performance", "published_agreement"]

@@ -7,11 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.measures.intruders import intruder_measures
-from analysis.records.provenance import carried_notes, provenance
-from analysis.records.results import frame_of, table_of, write_result
-from analysis.records.store import read_json
-from analysis.statistics.paired import claim_values, paired_claim
+from analysis.measures import intruder_measures
+from analysis.records import carried_notes, frame_of, provenance, read_json, table_of, write_result
+from analysis.statistics import claim_values, paired_claim
 from analysis.studies.chains import SPECTRA
 from analysis.studies.export import exported_updates
 

@@ -1,1 +1,5 @@
-"""tasks."""
+"""Data sets, base models, encoded examples, per-example losses."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

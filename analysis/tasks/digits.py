@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from tqdm import tqdm
 from transformers import ViTConfig, ViTForImageClassification
 
-from analysis.records.store import atomic_write_bytes, cache_folder, check_writable, config_key
+from analysis.records import atomic_write_bytes, cache_folder, check_writable, config_key
 from analysis.tasks.batches import stack_images
 from analysis.tasks.redraw import redraw
 from analysis.tasks.task import DataOptions, Task

@@ -29,7 +29,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from analysis.records.store import cache_folder, check_writable
+from analysis.records import cache_folder, check_writable
 from analysis.tasks.presets import TINY_MODELS
 from analysis.tasks.quiet import quiet_transformers
 from analysis.tasks.redraw import redraw

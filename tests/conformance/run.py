@@ -146,8 +146,7 @@ def summarise(report: Path, left_out: dict[str, str]) -> dict[str, object]:
 
 
 def _write(path: Path, summary: dict) -> None:
-    from analysis.records.provenance import provenance
-    from analysis.records.results import write_result
+    from analysis.records import provenance, write_result
 
     counts = {key: summary[key] for key in ("peft", "passed", "failed", "skipped", "left out")}
     suites = [

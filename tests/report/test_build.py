@@ -7,7 +7,7 @@ import pytest
 from equations import EQUATIONS
 from figures import FIGURES, draw_figures
 
-from analysis.records.store import atomic_write_json
+from analysis.records import atomic_write_json
 
 ALL = '#result("small/gap") #result("small/name") #eq("gap")'
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.records.results import frame_of
-from analysis.records.store import read_json
+from analysis.records import frame_of, read_json
 
 REPORT = Path(__file__).resolve().parents[2] / "report"
 TEXT = (REPORT / "main.typ").read_text(encoding="utf-8")

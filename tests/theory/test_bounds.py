@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from theory import bounds, layers
 from theory.methods import METHODS
-from theory.networks.perturbation import Phi
+from theory.networks import Phi
 from theory.records import Bound
 
 ROBERTA = layers.for_model("roberta-base")

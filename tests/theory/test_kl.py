@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theory.certificates import binary_kl, kl_lower, kl_upper
+from theory.kl import binary_kl, kl_lower, kl_upper
 
 means = st.floats(0, 1)
 budgets = st.floats(0, 50)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from theory import layers
-from theory.expectation.table1 import method_numbers
+from theory.expectation import method_numbers
 from theory.models import MODEL_NAMES, MODELS
 
 torch = pytest.importorskip("torch")

@@ -14,7 +14,7 @@ from theory.expectation.forms import direct, excess, loss_change_from_log, pertu
 from theory.expectation.table1 import resolve_range, table1_from_bits
 from theory.layers import Layers
 from theory.methods import Method
-from theory.networks.perturbation import Network, correction, deviation_log
+from theory.networks import Network, correction, deviation_log
 from theory.records import Bound, UpdateRecord, bounds_frame
 
 __all__ = ["evaluate", "from_update", "update_bounds"]

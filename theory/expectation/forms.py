@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 
-from theory.certificates.occam import occam_bound
+from theory.certificates import occam_bound
 from theory.checks import check_integer, check_number
 from theory.expectation.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
-from theory.networks.perturbation import Phi
+from theory.networks import Phi
 from theory.records import Bound, exp_or_inf
 
 __all__ = ["certificate", "direct", "excess", "gauge_fixed_numbers", "information", "log2_binomial", "perturbation"]

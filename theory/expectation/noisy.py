@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theory.array_checks import check_matrix
 from theory.checks import check_integer, check_norms
-from theory.information.inequalities import xu_raginsky
+from theory.information import xu_raginsky
 
 __all__ = ["NoisyLink", "adapter_input_norm", "noisy_iteration_bound", "noisy_iteration_information"]
 

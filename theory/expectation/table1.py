@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from theory.checks import check_integer, check_number
 from theory.layers import Layers, LayerShape, from_list
 from theory.methods import Method, get_method
-from theory.networks.perturbation import Phi
+from theory.networks import Phi
 from theory.records import Bound
 
 __all__ = ["description_log", "method_numbers", "table1"]

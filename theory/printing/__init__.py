@@ -1,1 +1,5 @@
-"""printing."""
+"""The bounds as SymPy expressions and as typeset equations."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
-"""solvable."""
+"""Models whose generalization gap and information are known exactly."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theory.array_checks import check_matrix
 from theory.checks import check_integer
-from theory.information.variational import chi_square_gap, dual_gap
+from theory.information import chi_square_gap, dual_gap
 
 __all__ = ["GaussianModel", "Simulation"]
 

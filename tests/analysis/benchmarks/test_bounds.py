@@ -1,7 +1,7 @@
 """The benchmark of the bounds covers every method, and its closed form is the paper's sum."""
 
 from analysis.benchmarks.bounds import TARGETS, run
-from analysis.records.store import read_json
+from analysis.records import read_json
 from theory.methods import METHODS
 
 

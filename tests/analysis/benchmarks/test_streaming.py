@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from analysis.benchmarks import streaming
 from analysis.benchmarks.adapter_cases import LLAMA_QUICK, base_model
 from analysis.benchmarks.streaming import run, tensor_shapes, write_pair, write_sparse
-from analysis.records.store import read_json
-from analysis.spectra.weights import from_checkpoints
+from analysis.records import read_json
+from analysis.spectra import from_checkpoints
 
 
 def test_shapes_are_those_of_the_model_itself():

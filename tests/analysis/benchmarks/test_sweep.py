@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from analysis.benchmarks.sweep import run
-from analysis.records.store import read_json
+from analysis.records import read_json
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
 

@@ -20,10 +20,9 @@ from analysis.certificates.subspace import Subspace
 from analysis.certificates.table import certificate_rows, certificate_table
 from analysis.certificates.verify import verify
 from analysis.commands.main import main
-from analysis.tasks.load import load_model, load_task
-from analysis.tasks.task import DataOptions
-from theory.certificates import binary_kl, decode_subspace, occam_bound
-from theory.certificates.codebook import STANDARD_GRID
+from analysis.tasks import DataOptions, load_model, load_task
+from theory.certificates import STANDARD_GRID, decode_subspace, occam_bound
+from theory.kl import binary_kl
 
 CHOICE = {
     "method": "cla",
@@ -71,8 +70,7 @@ def test_the_search_keeps_the_least_bound_and_lists_what_it_tried(certificate):
 
 
 def test_what_is_certified_is_the_decoded_model(certificate, task):
-    from analysis.tasks.evaluation import evaluate
-    from analysis.tasks.models import head_modules
+    from analysis.tasks import evaluate, head_modules
 
     code = decode_subspace(base64.b64decode(certificate["code"]["base64"]), grid=STANDARD_GRID)
     assert code.choice == certificate["choice"]

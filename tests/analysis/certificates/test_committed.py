@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from analysis.commands.main import main
-from analysis.records.store import read_json
+from analysis.records import read_json
 
 FOLDER = Path(__file__).resolve().parents[3] / "report" / "results" / "certificates"
 

@@ -9,8 +9,8 @@ import pytest
 from analysis.certificates.coverage import coverage_table
 from analysis.certificates.results import COLUMNS, write_certificate_results
 from analysis.commands.main import main
-from analysis.plots.certificates import plot_bound_against_bits, plot_certificates, plot_code_parts
-from analysis.records.store import read_json
+from analysis.plots import plot_bound_against_bits, plot_certificates, plot_code_parts
+from analysis.records import read_json
 from theory.certificates import occam_bound
 
 

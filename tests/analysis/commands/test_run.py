@@ -12,12 +12,9 @@ import pytest
 
 from analysis.commands.main import main
 from analysis.plots.information import plot_estimates
-from analysis.records.results import frame_of
-from analysis.records.store import atomic_write_json, read_json
-from analysis.runs.collect import frame, seeds_of
-from analysis.runs.config import RunConfig
-from analysis.runs.finetune import run
-from analysis.tasks.task import DataOptions
+from analysis.records import atomic_write_json, frame_of, read_json
+from analysis.runs import RunConfig, frame, run, seeds_of
+from analysis.tasks import DataOptions
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
 

@@ -10,12 +10,9 @@ import pytest
 import torch
 
 from analysis.measures.code_length import SETTINGS, code_of_run, quantize_tensor, trained_parts
-from analysis.runs.config import RunConfig
-from analysis.runs.finetune import run
-from analysis.runs.loading import load_run
-from analysis.tasks.evaluation import Outputs, evaluate
-from analysis.tasks.load import load_model
-from theory.certificates.coding import CodeWriter
+from analysis.runs import RunConfig, load_run, run
+from analysis.tasks import Outputs, evaluate, load_model
+from theory.certificates import CodeWriter
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")

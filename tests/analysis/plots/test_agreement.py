@@ -5,9 +5,10 @@ import pytest
 
 from analysis.plots.agreement import agreement_forest, family_of, gap_scatter, published_rows
 from analysis.plots.bench import adapter_memory, adapter_steps, benchmark_frame, column_construction
+from analysis.studies import generalization_error
 from analysis.studies.claim import compare_task
 from analysis.studies.made_up import CANDIDATES, made_up_runs
-from analysis.studies.published import generalization_error, published_agreement
+from analysis.studies.published import published_agreement
 
 STEPS = {
     "tables": {

@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.records import RunFailure, config_key, read_json
 from analysis.runs import finetune
+from analysis.runs.config import RunConfig
 from analysis.runs.finetune import run
 from analysis.runs.loading import load_run
-from analysis.records.store import RunFailure, config_key, read_json
-from analysis.runs.config import RunConfig
-from analysis.tasks.evaluation import Outputs, evaluate, metric
-from analysis.tasks.load import load_task
-from analysis.tasks.task import DataOptions
+from analysis.tasks import DataOptions, Outputs, evaluate, load_task, metric
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.records import atomic_write_json, read_json, table_of
 from analysis.runs.collect import frame, read_records, runs_result, write_parquet
 from analysis.runs.generalization import measured_gap
-from analysis.records.results import table_of
-from analysis.records.store import atomic_write_json, read_json
-from analysis.statistics.resampling import bootstrap_means
-from analysis.statistics.seeds import across_seeds
+from analysis.statistics import across_seeds, bootstrap_means
 
 
 def test_the_interval_covers_the_true_gap_as_often_as_it_says():

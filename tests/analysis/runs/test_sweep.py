@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from analysis.records import RunFailure, atomic_write_json, cell_state, config_key, read_json, run_once
+from analysis.records.cells import claim
 from analysis.runs.collect import frame
 from analysis.runs.grids import grid
-from analysis.records.cells import cell_state, claim, run_once
-from analysis.records.store import RunFailure, atomic_write_json, config_key, read_json
 from analysis.runs.sweep import estimate_seconds, sweep
 
 DRIVER = """

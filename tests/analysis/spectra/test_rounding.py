@@ -10,15 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.measures.checkpoints import choose_checkpoint
-from analysis.runs.loading import load_run
+from analysis.measures import choose_checkpoint
+from analysis.runs import load_run
 from analysis.spectra.intruders import Basis, Cosines, cosines, dense_cosines, intruder_range
 from analysis.spectra.rounding import count_range, gaps, svd_error, turn
-from analysis.statistics.pairs import dense_ranks
-from analysis.statistics.rounding import interval_side, same
-from analysis.studies.chains import digits_runs
-from analysis.tasks.evaluation import Outputs, doubtful_errors, evaluate
-from analysis.tasks.rounding import forward_error, lowest, mean_error
+from analysis.statistics import dense_ranks, same
+from analysis.statistics.rounding import interval_side
+from analysis.studies import digits_runs
+from analysis.tasks import Outputs, doubtful_errors, evaluate, forward_error, lowest, mean_error
 
 SHAPES = [(30, 30), (40, 24), (24, 40), (200, 160)]
 

@@ -5,12 +5,11 @@ import pandas as pd
 import pytest
 
 from analysis.commands.main import main
-from analysis.geometry.surface import Landscape
-from analysis.measures import geometry
-from analysis.measures.checkpoints import choose_checkpoint
-from analysis.measures.folder import measure_run, measure_runs
-from analysis.records.store import read_json
-from analysis.statistics.paired import paired_claim, unchained_partner
+from analysis.geometry import Landscape
+from analysis.measures import choose_checkpoint, geometry, measure_runs
+from analysis.measures.folder import measure_run
+from analysis.records import read_json
+from analysis.statistics import paired_claim, unchained_partner
 from analysis.studies.chains import (
     chain_runs,
     committed_claim,

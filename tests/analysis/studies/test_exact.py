@@ -5,8 +5,8 @@ import pytest
 
 from analysis.commands.main import main
 from analysis.plots import exact as plots
-from analysis.plots.style import save
-from analysis.records.store import read_json
+from analysis.plots import save
+from analysis.records import read_json
 from analysis.studies import exact
 
 mpl.use("Agg")

@@ -7,12 +7,9 @@ import pytest
 import torch
 
 from analysis.commands.main import main
-from analysis.measures.checkpoints import choose_checkpoint
-from analysis.measures.geometry import run_updates
-from analysis.measures.intruders import intruder_measures
-from analysis.records.results import frame_of, table_of
-from analysis.records.store import atomic_write_json, read_json
-from analysis.spectra.weights import from_adapter
+from analysis.measures import choose_checkpoint, intruder_measures, run_updates
+from analysis.records import atomic_write_json, frame_of, read_json, table_of
+from analysis.spectra import from_adapter
 from analysis.studies.chains import chain_runs, digits_runs, intruder_frame
 from analysis.studies.export import exported_updates, write_adapters
 from analysis.studies.recount import ranges_overlap
@@ -46,8 +43,7 @@ def test_exported_updates_are_those_of_the_runs(model_cache, tmp_path, one_threa
 
 
 def test_runs_of_other_matrices_are_refused(model_cache, tmp_path, one_thread):
-    from analysis.runs.config import RunConfig
-    from analysis.runs.finetune import run
+    from analysis.runs import RunConfig, run
 
     records = [
         run(

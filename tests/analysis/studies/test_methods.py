@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.plots import runs as plots
-from analysis.statistics.seeds import across_seeds
+from analysis.statistics import across_seeds
 from analysis.studies.methods import compare_pairs, method_table, read_results
 
 mpl.use("Agg")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis.commands.main import main
-from analysis.records.store import atomic_write_json, read_json
-from analysis.statistics.table import Comparison
+from analysis.records import atomic_write_json, read_json
+from analysis.statistics import Comparison
 from analysis.studies.claim import compare_task, judge_claim, published_result, result, rival_columns
 from analysis.studies.predictors import (
     bound_columns,

@@ -13,10 +13,8 @@ from safetensors.torch import load_file
 
 from adapters.linked import draw_factor
 from analysis.commands.main import main
-from analysis.records.store import atomic_write_json, config_key, read_json
-from analysis.runs.config import RunConfig
-from analysis.runs.finetune import run
-from analysis.runs.loading import load_run
+from analysis.records import atomic_write_json, config_key, read_json
+from analysis.runs import RunConfig, load_run, run
 from analysis.tasks.load import digits, load_model, load_task
 from analysis.tasks.models import load_pretrained
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.runs.config import RunConfig
+from analysis.runs import RunConfig
 from analysis.runs.settings import SETTINGS, get_settings
 from analysis.tasks.load import load_model, load_task, task_names
 from analysis.tasks.presets import DATASETS, MODELS, TINY_MODELS

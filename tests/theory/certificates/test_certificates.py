@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theory.certificates import (
-    binary_kl,
     choice_bits,
     cross_entropy_bound,
     disagreement_bound,
@@ -32,6 +31,7 @@ from theory.certificates import (
     spare_bits,
     subsampled_bound,
 )
+from theory.kl import binary_kl
 
 EXPERIMENTS = 4000
 DELTA = 0.1

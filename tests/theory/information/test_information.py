@@ -11,7 +11,8 @@ from scipy.stats import chi2, ncx2
 from theory.expectation import noisy
 from theory.information import cmi, plug_in, variational
 from theory.information import inequalities as information
-from theory.solvable.finite import coin_model, coin_posterior, enumerate_model
+from theory.solvable import coin_model, coin_posterior
+from theory.solvable.finite import enumerate_model
 
 INFORMATION = st.floats(min_value=1e-9, max_value=20)
 PROBABILITY = st.floats(min_value=0, max_value=1)

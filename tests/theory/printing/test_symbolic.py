@@ -5,7 +5,7 @@ import sympy as sp
 from theory import bounds
 from theory.layers import for_model
 from theory.methods import METHODS
-from theory.networks.perturbation import Network, correction
+from theory.networks import Network, correction
 from theory.printing import symbolic
 from theory.printing.typst import typst as typst_of
 

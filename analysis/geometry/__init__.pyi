@@ -1,0 +1,14 @@
+from .curvature import Eigenvalues as Eigenvalues
+from .curvature import gauss_newton as gauss_newton
+from .curvature import hessian as hessian
+from .curvature import top_eigenvalues as top_eigenvalues
+from .density import Density as Density
+from .density import hutchinson as hutchinson
+from .density import spectral_density as spectral_density
+from .landscape import interpolate as interpolate
+from .landscape import plane as plane
+from .sharpness import expected_rise as expected_rise
+from .sharpness import mean_rise as mean_rise
+from .sharpness import worst_rise as worst_rise
+from .spaces import parameter_space as parameter_space
+from .surface import Landscape as Landscape

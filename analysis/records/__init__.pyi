@@ -1,0 +1,17 @@
+from .cells import CellFunction as CellFunction
+from .cells import cell_state as cell_state
+from .cells import run_once as run_once
+from .provenance import carried_notes as carried_notes
+from .provenance import provenance as provenance
+from .provenance import shown_path as shown_path
+from .results import frame_of as frame_of
+from .results import table_of as table_of
+from .results import write_result as write_result
+from .store import RunFailure as RunFailure
+from .store import atomic_write_bytes as atomic_write_bytes
+from .store import atomic_write_json as atomic_write_json
+from .store import atomic_write_text as atomic_write_text
+from .store import cache_folder as cache_folder
+from .store import check_writable as check_writable
+from .store import config_key as config_key
+from .store import read_json as read_json

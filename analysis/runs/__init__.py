@@ -1,0 +1,5 @@
+"""From a configuration to one record: fine-tune, load, find, sweep."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,14 @@
+from .agreement import kendall_tau as kendall_tau
+from .paired import claim_values as claim_values
+from .paired import paired_claim as paired_claim
+from .paired import unchained_partner as unchained_partner
+from .pairs import all_pairs as all_pairs
+from .pairs import dense_ranks as dense_ranks
+from .resampling import bootstrap_means as bootstrap_means
+from .resampling import bootstrap_weights as bootstrap_weights
+from .resampling import interval as interval
+from .rounding import same as same
+from .seeds import across_seeds as across_seeds
+from .table import Comparison as Comparison
+from .table import agreement_table as agreement_table
+from .table import family_differences as family_differences

@@ -1,0 +1,10 @@
+from . import bounds as bounds
+from . import certificates as certificates
+from . import layers as layers
+from .methods import METHODS as METHODS
+from .methods import Method as Method
+from .methods import get_method as get_method
+from .methods import method_keys as method_keys
+from .networks import errata as errata
+from .networks import stress as stress
+from .printing import symbolic as symbolic

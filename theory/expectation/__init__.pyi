@@ -1,0 +1,14 @@
+from .description import description_bits as description_bits
+from .description import plan as plan
+from .evaluate import evaluate as evaluate
+from .evaluate import from_update as from_update
+from .evaluate import update_bounds as update_bounds
+from .forms import certificate as certificate
+from .forms import direct as direct
+from .forms import excess as excess
+from .forms import gauge_fixed_numbers as gauge_fixed_numbers
+from .forms import information as information
+from .forms import log2_binomial as log2_binomial
+from .forms import perturbation as perturbation
+from .table1 import method_numbers as method_numbers
+from .table1 import table1 as table1
