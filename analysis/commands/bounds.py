@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import theory
+from analysis import records, studies
+
 HELP = "evaluate every generalization bound, before training or from what a run really trained"
 
 
@@ -38,12 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from analysis.records import atomic_write_json, atomic_write_text
-
     if args.latex or args.typst:
-        from theory.printing import symbolic
-
-        print(symbolic.table1_latex() if args.latex else symbolic.table1_typst(), end="")
+        print(theory.symbolic.table1_latex() if args.latex else theory.symbolic.table1_typst(), end="")
         return 0
     if args.results is not None:
         return _write_results(args)
@@ -52,26 +51,25 @@ def main(args: argparse.Namespace) -> int:
     print(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     print(f"n = {args.n}, sigma = {args.sigma:g}; in expectation over the sample; vacuous: not below the loss's range")
     if args.json is not None:
-        atomic_write_json(args.json, {"bounds": frame.astype(object).where(frame.notna(), None).to_dict("records")})
+        records.atomic_write_json(
+            args.json, {"bounds": frame.astype(object).where(frame.notna(), None).to_dict("records")}
+        )
     if args.csv is not None:
-        atomic_write_text(args.csv, frame.to_csv(index=False))
+        records.atomic_write_text(args.csv, frame.to_csv(index=False))
     return 0
 
 
 def _plan_frame(args: argparse.Namespace) -> Any:
     import pandas as pd
 
-    from theory import bounds, layers
-    from theory.methods import METHODS, get_method
-
-    keys = list(METHODS) if args.method == "all" else [get_method(args.method).key]
+    keys = list(theory.METHODS) if args.method == "all" else [theory.get_method(args.method).key]
     targets = args.target_modules
     if targets is not None and targets != "all-linear" and all(part.isidentifier() for part in targets.split(",")):
         targets = targets.split(",")
-    shapes = layers.for_model(args.model, target_modules=targets)
+    shapes = theory.layers.for_model(args.model, target_modules=targets)
     frames = []
     for key in keys:
-        found = bounds.evaluate(
+        found = theory.bounds.evaluate(
             shapes,
             method=key,
             num_examples=args.n,
@@ -81,20 +79,18 @@ def _plan_frame(args: argparse.Namespace) -> Any:
             head_numbers=args.head,
             **_common(args),
         )
-        frame = bounds.bounds_frame(found)
+        frame = theory.bounds.bounds_frame(found)
         frame.insert(0, "method", key)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
 def _record_frame(args: argparse.Namespace) -> Any:
-    from analysis.records import read_json
-    from theory import bounds
 
-    record = read_json(args.record)
+    record = records.read_json(args.record)
     if not isinstance(record.get("updates"), list):
         raise ValueError(f"record {str(args.record)!r} must hold a list under 'updates', as finished runs do")
-    return bounds.from_update(record["updates"], num_examples=args.n, **_common(args))
+    return theory.bounds.from_update(record["updates"], num_examples=args.n, **_common(args))
 
 
 def _common(args: argparse.Namespace) -> dict[str, Any]:
@@ -107,13 +103,11 @@ def _common(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _write_results(args: argparse.Namespace) -> int:
-    from analysis.records import provenance, write_result
-    from analysis.studies.table1 import result
 
-    found = result(rank=args.rank, bits=args.bits, links=args.links)
+    found = studies.table1.result(rank=args.rank, bits=args.bits, links=args.links)
     name = args.results.name if args.results.is_absolute() else args.results.as_posix()
     command = f"python -m analysis bounds --rank {args.rank} --bits {args.bits:g} --links {args.links} --results {name}"
-    path = write_result(args.results, provenance=provenance(command, [0]), **found)
+    path = records.write_result(args.results, provenance=records.provenance(command, [0]), **found)
     for key, value in found["values"].items():
         print(f"{key}: {value:.6g}")
     print(f"written: {path}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from analysis import certificates, records
 
 HELP = "collect certificates written by certify, and their simulated coverage, into one result file"
 
@@ -16,20 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Collect, write, and print the table."""
-    from pathlib import Path
-
     import pandas as pd
-
-    from analysis.certificates import write_certificate_results
-    from analysis.records import read_json, shown_path
 
     files = sorted(Path(args.folder).glob("*.json"))
     if not files:
         raise ValueError(f"folder {args.folder!r} holds no certificate (*.json)")
-    folder, output = shown_path(args.folder), shown_path(args.output)
+    folder, output = records.shown_path(args.folder), records.shown_path(args.output)
     command = f"python -m analysis certificates --folder {folder} --output {output}"
-    path = write_certificate_results(files, args.output, experiments=args.experiments, command=command)
-    for name, table in read_json(path)["tables"].items():
+    path = certificates.write_certificate_results(files, args.output, experiments=args.experiments, command=command)
+    for name, table in records.read_json(path)["tables"].items():
         frame = pd.DataFrame(table["rows"], columns=table["columns"])
         print(f"{name}\n{frame.to_string(index=False, float_format='{:.4f}'.format)}\n")
     print(f"written to {path}")

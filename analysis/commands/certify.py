@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import shlex
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+from theory.checks import check_probability
+from analysis import certificates, records, tasks
 
 HELP = "fine-tune through a short code and certify the result: a bound on its error for this one run"
 
@@ -58,9 +64,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def task_of(args: argparse.Namespace):
     """Load the task that the options name."""
-    from analysis.tasks import DataOptions, load_task
-
-    options = DataOptions(
+    options = tasks.DataOptions(
         kind="text-classification" if args.task == "custom" else None,
         text=args.text,
         label=args.label,
@@ -68,43 +72,35 @@ def task_of(args: argparse.Namespace):
         num_heldout=args.num_heldout,
         max_length=args.max_length,
     )
-    return load_task(args.task, data=args.data, model=args.model, seed=args.split_seed, options=options)
+    return tasks.load_task(args.task, data=args.data, model=args.model, seed=args.split_seed, options=options)
 
 
 def main(args: argparse.Namespace) -> int:
     """Certify, print the table and write the record."""
-    import itertools
-
-    from analysis.certificates import GRIDS, TrainingOptions, certificate_table, certify
-    from analysis.records import atomic_write_json, check_writable, provenance
-    from theory.checks import check_probability
-
     check_probability("delta", args.delta)
-    options = TrainingOptions(
+    options = certificates.TrainingOptions(
         epochs=args.epochs,
         quantized_epochs=args.quantized_epochs,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         progress=not args.quiet,
     )
-    names = list(GRIDS["standard"].options)
+    names = list(certificates.GRIDS["standard"].options)
     values = itertools.product(*(getattr(args, name) for name in names))
-    choices = [GRIDS["standard"].check(dict(zip(names, point, strict=True))) for point in values]
-    check_writable(_parent(args.output))
-    certificate = certify(
+    choices = [certificates.GRIDS["standard"].check(dict(zip(names, point, strict=True))) for point in values]
+    records.check_writable(_parent(args.output))
+    certificate = certificates.certify(
         task_of(args), choices, delta=args.delta, options=options, overlap=args.overlap, slack=args.slack
     )
-    certificate["provenance"] = provenance(_command(args), [certificate["choice"]["seed"]])
-    print(certificate_table(certificate))
-    path = atomic_write_json(args.output, certificate)
+    certificate["provenance"] = records.provenance(_command(args), [certificate["choice"]["seed"]])
+    print(certificates.certificate_table(certificate))
+    path = records.atomic_write_json(args.output, certificate)
     print(f"\nwritten to {path}; check it with:\n{_verify_command(args, path)}")
     return 0
 
 
 def _verify_command(args: argparse.Namespace, path: object) -> str:
     """Write the command that checks the certificate: the same data and model, option by option."""
-    import shlex
-
     given = [word for name, value in _given(args, add_data_arguments) for word in (name, shlex.quote(str(value)))]
     return " ".join(["python -m analysis verify", shlex.quote(str(path)), *given])
 
@@ -129,6 +125,5 @@ def _given(args: argparse.Namespace, add: Callable[[argparse.ArgumentParser], No
 
 
 def _parent(path: str):
-    from pathlib import Path
 
     return Path(path).parent

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis import records, statistics, studies
 from analysis.commands.options import whole_numbers
 
 if TYPE_CHECKING:
@@ -34,23 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, test, print, and write if asked."""
-    from analysis.records import check_writable
-    from analysis.statistics import paired_claim
-    from analysis.studies import SPECTRA, chain_frames
-
     if args.examples < 1 or args.steps < 3 or args.steps % 2 == 0:
         raise ValueError(
             f"--examples must be at least 1 and --steps odd and at least 3, got {args.examples} and {args.steps}"
         )
     tasks = _tasks(args)
     if args.results is not None:
-        check_writable(args.results)
-    measures = {"landscape": LANDSCAPE, "spectra": SPECTRA}
+        records.check_writable(args.results)
+    measures = {"landscape": LANDSCAPE, "spectra": studies.SPECTRA}
     found: dict[str, list[tuple[str, pd.DataFrame, pd.DataFrame]]] = {name: [] for name in measures}
     for task, paths in tasks.items():
-        frames = chain_frames(paths, examples=args.examples, n_jobs=args.jobs)
+        frames = studies.chain_frames(paths, examples=args.examples, n_jobs=args.jobs)
         for name, frame in zip(measures, frames, strict=True):
-            claim = paired_claim(frame, measures[name])
+            claim = statistics.paired_claim(frame, measures[name])
             print(f"{task}, {name}\n{claim.to_string(index=False)}")
             found[name].append((task, frame, claim))
     if args.results is not None:
@@ -62,15 +59,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _tasks(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Return each task's runs."""
-    from analysis.records import read_json
-    from analysis.studies import chain_runs
-
     if args.ranks is not None and len(args.ranks) != len(args.runs):
         raise ValueError(f"--ranks needs one rank for each of the {len(args.runs)} folders, got {len(args.ranks)}")
     tasks: dict[str, list[Path]] = {}
     for folder, rank in zip(args.runs, args.ranks or [None] * len(args.runs), strict=True):
-        paths = chain_runs(folder, rank=rank, links=args.links)
-        task = read_json(paths[0] / "record.json")["config"]["task"]
+        paths = studies.chain_runs(folder, rank=rank, links=args.links)
+        task = records.read_json(paths[0] / "record.json")["config"]["task"]
         if task in tasks:
             raise ValueError(f"two folders hold runs of {task!r}; give each task one folder")
         tasks[task] = paths
@@ -79,22 +73,19 @@ def _tasks(args: argparse.Namespace) -> dict[str, list[Path]]:
 
 def _planes(tasks: dict[str, list[Path]], args: argparse.Namespace) -> dict[str, Any]:
     """Measure one plane of every method: its first seed's, at the last checkpoint, in merged space."""
-    from analysis.studies import first_seeds, planes
-
     options: dict[str, Any] = {"steps": args.steps, "examples": args.examples, "n_jobs": args.jobs}
     return {
-        f"{task}/planes": [surface.to_dict() for surface in planes(first_seeds(paths), **options)]
+        f"{task}/planes": [surface.to_dict() for surface in studies.planes(studies.first_seeds(paths), **options)]
         for task, paths in tasks.items()
     }
 
 
 def _curves(parts: list[tuple[str, pd.DataFrame, pd.DataFrame]]) -> dict[str, Any]:
     """Return intruders against epsilon, mean and range over seeds, by task, checkpoint and method."""
-    from analysis.studies import intruder_curves
-
     return {
         f"{task}/curves/{checkpoint}": {
-            method: curve.to_dict("list") for method, curve in intruder_curves(frame, checkpoint=checkpoint).items()
+            method: curve.to_dict("list")
+            for method, curve in studies.intruder_curves(frame, checkpoint=checkpoint).items()
         }
         for task, frame, _ in parts
         for checkpoint in ("last", "best")
@@ -107,15 +98,14 @@ def _write(
     """Write one committed result, beside what it holds of other tasks; its command names folders as RUNS_FOLDER."""
     import pandas as pd
 
-    from analysis.records import provenance, table_of, write_result
-    from analysis.statistics import claim_values
-
     values: dict[str, Any] = {}
     for task, frame, claim in parts:
         last = frame[frame["checkpoint"] == "last"]
         values |= {f"{task}/runs": len(last), f"{task}/seeds": last["seed"].nunique()}
         values[f"{task}/best_is_last"] = int((frame[frame["checkpoint"] == "best"]["weights"] == "adapter").sum())
-        values |= claim_values(claim, task=task) | {f"{task}/best_doubtful": int(last["choice_doubtful"].sum())}
+        values |= statistics.claim_values(claim, task=task) | {
+            f"{task}/best_doubtful": int(last["choice_doubtful"].sum())
+        }
     curves = ["curve", "curve_low", "curve_high"]
     runs = pd.concat([frame.drop(columns=curves, errors="ignore").assign(task=task) for task, frame, _ in parts])
     claims = pd.concat([claim.assign(task=task) for task, _, claim in parts])
@@ -126,23 +116,21 @@ def _write(
         frames = {key: pd.concat([whole, kept["frames"][key]]) for key, whole in frames.items()}
         values, series, notes = values | kept["values"], series | kept["series"], {"notes": kept["notes"]}
     tables = {
-        key: table_of(whole[["task", *(column for column in whole.columns if column != "task")]])
+        key: records.table_of(whole[["task", *(column for column in whole.columns if column != "task")]])
         for key, whole in frames.items()
     }
     command = ["python -m analysis chains", *["RUNS_FOLDER"] * len(args.runs)]
     if args.ranks is not None:
         command.append(f"--ranks {','.join(map(str, args.ranks))}")
     command.append(f"--links {args.links} --examples {args.examples} --steps {args.steps} --results FOLDER")
-    record = provenance(" ".join(command), sorted({int(seed) for seed in frames["runs"]["seed"]})) | notes
-    return write_result(path, provenance=record, values=values, tables=tables, series=series)
+    record = records.provenance(" ".join(command), sorted({int(seed) for seed in frames["runs"]["seed"]})) | notes
+    return records.write_result(path, provenance=record, values=values, tables=tables, series=series)
 
 
 def _other_tasks(path: Path, measured: set[str]) -> dict[str, Any] | None:
     """Return what a result file holds of other tasks than those measured now, and say that it stays."""
-    from analysis.records import carried_notes, frame_of, read_json
-
-    result = read_json(path)
-    frames = {key: frame_of(result["tables"][key]) for key in ("claim", "runs")}
+    result = records.read_json(path)
+    frames = {key: records.frame_of(result["tables"][key]) for key in ("claim", "runs")}
     others = sorted(set(frames["runs"]["task"]) - measured)
     if not others:
         return None
@@ -151,6 +139,6 @@ def _other_tasks(path: Path, measured: set[str]) -> dict[str, Any] | None:
              for part in ("values", "series")}  # fmt: skip
     return {
         "frames": {key: frame[frame["task"].isin(others)] for key, frame in frames.items()},
-        "notes": carried_notes(result["provenance"], others, how="measured"),
+        "notes": records.carried_notes(result["provenance"], others, how="measured"),
         **named,
     }

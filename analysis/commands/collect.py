@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from analysis import records, runs, statistics
 from analysis.commands.options import whole_numbers
 
 HELP = "collect the records of runs into a table, a Parquet file, or a committed result"
@@ -26,26 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Collect, write what was asked for, and print the means over seeds."""
-    from analysis.records import atomic_write_text
-    from analysis.runs import frame, read_records, runs_result, seeds_of, write_parquet
-    from analysis.statistics import across_seeds
-
     asked = {"method": args.methods, "rank": args.ranks, "links": args.links}
     only = {name: values for name, values in asked.items() if values is not None}
-    everything = read_records(args.folder, failed=True, only=only)
-    records = everything if args.failed else read_records(args.folder, only=only)
-    if len(records) < len(everything):
-        print(f"{len(everything) - len(records)} failed runs left out; --failed shows them", file=sys.stderr)
-    runs = frame(records)
+    everything = runs.read_records(args.folder, failed=True, only=only)
+    kept = everything if args.failed else runs.read_records(args.folder, only=only)
+    if len(kept) < len(everything):
+        print(f"{len(everything) - len(kept)} failed runs left out; --failed shows them", file=sys.stderr)
+    table = runs.frame(kept)
     if args.parquet:
-        print(f"wrote {write_parquet(runs, args.parquet)}")
+        print(f"wrote {runs.write_parquet(table, args.parquet)}")
     if args.csv:
-        print(f"wrote {atomic_write_text(args.csv, runs.to_csv(index=False))}")
+        print(f"wrote {records.atomic_write_text(args.csv, table.to_csv(index=False))}")
     if args.result:
-        print(f"wrote {runs_result(everything, args.result, command=args.made_by, model_name=args.model_name)}")
-    columns = [name for name in ("metric", "gap_cross_entropy", "gap_squared_error", "gap_zero_one") if name in runs]
-    by = seeds_of(runs)
-    means = across_seeds(runs, columns=columns, by=by).sort_values(by)
+        print(f"wrote {runs.runs_result(everything, args.result, command=args.made_by, model_name=args.model_name)}")
+    columns = [name for name in ("metric", "gap_cross_entropy", "gap_squared_error", "gap_zero_one") if name in table]
+    by = runs.seeds_of(table)
+    means = statistics.across_seeds(table, columns=columns, by=by).sort_values(by)
     shown = [*by, "seeds"]
     for name in columns:
         shown += [name, f"{name}_low", f"{name}_high"]

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis import records, studies
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -34,10 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from analysis.records import provenance, shown_path, write_result
-    from analysis.studies import generalization_error, join_measures, performance, published_result
-    from analysis.studies.claim import result
-
     if bool(args.runs) == args.published:
         raise ValueError("give either folders of finished runs or --published")
     for name in ("replicates", "permutations", "top"):
@@ -45,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     notes: list[str] = []
     if args.published:
-        found = published_result(generalization_error(), performance(), seed=args.seed)
+        found = studies.published_result(studies.generalization_error(), studies.performance(), seed=args.seed)
         command = "python -m analysis compare --published"
         shown = {key: value for key, value in found["values"].items() if "links-3/all" in key or "cla-below" in key}
         for key, value in shown.items():
@@ -53,40 +51,37 @@ def main(args: argparse.Namespace) -> int:
     else:
         frame, notes = _frame(args.runs)
         for path in args.join:
-            frame = join_measures(frame, path)
+            frame = studies.join_measures(frame, path)
             joined = [name for name in frame.columns if name.startswith(f"{path.stem}/")]
             matched = int(frame[joined].notna().any(axis=1).sum())
             print(f"{path.name}: {', '.join(joined)} for {matched} of {len(frame)} runs")
         options = {"replicates": args.replicates, "permutations": args.permutations, "seed": args.seed}
-        found = result(frame, **options, progress=not args.quiet)
-        folders = " ".join(map(shown_path, args.runs))
+        found = studies.claim.result(frame, **options, progress=not args.quiet)
+        folders = " ".join(map(records.shown_path, args.runs))
         sizes = f"--replicates {args.replicates} --permutations {args.permutations}"
-        join = " ".join(["--join", *map(shown_path, args.join), ""]) if args.join else ""
+        join = " ".join(["--join", *map(records.shown_path, args.join), ""]) if args.join else ""
         command = f"python -m analysis compare {folders} {join}{sizes} --seed {args.seed}"
         _print(found, top=args.top)
     if args.results is not None:
-        record = provenance(f"{command} --results {shown_path(args.results)}", [args.seed])
-        path = write_result(args.results, provenance=record | ({"notes": notes} if notes else {}), **found)
+        record = records.provenance(f"{command} --results {records.shown_path(args.results)}", [args.seed])
+        path = records.write_result(args.results, provenance=record | ({"notes": notes} if notes else {}), **found)
         print(f"written: {path}")
     return 0
 
 
 def _frame(places: list[Path]) -> tuple[pd.DataFrame, list[str]]:
     """Collect runs from folders and, for other tasks, from earlier comparisons; say what was taken from where."""
-    from analysis.records import carried_notes, read_json
-    from analysis.studies import comparison_frame, with_recorded
-
     notes: list[str] = []
     folders = [path for path in places if path.suffix != ".json"]
-    frame = comparison_frame(folders) if folders else None
+    frame = studies.comparison_frame(folders) if folders else None
     for path in places:
         if path.suffix == ".json":
             known = set() if frame is None else set(frame["task"])
-            frame = with_recorded(frame, path)
+            frame = studies.with_recorded(frame, path)
             taken = frame[~frame["task"].isin(known)]
             tasks = sorted(set(taken["task"]))
             print(f"{path.name}: {len(taken)} runs of {', '.join(tasks)} as recorded there")
-            notes += carried_notes(read_json(path)["provenance"], tasks, how="recorded")
+            notes += records.carried_notes(records.read_json(path)["provenance"], tasks, how="recorded")
     assert frame is not None
     return frame, notes
 

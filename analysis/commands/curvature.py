@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analysis import geometry, measures, plots, records, runs
+
 HELP = "top Hessian eigenvalues with residuals, trace with standard error, spectral density of finished runs"
 
 
@@ -26,26 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure and print one line per run."""
-    from analysis.geometry import gauss_newton, hessian, hutchinson, spectral_density, top_eigenvalues
-    from analysis.measures import adapted_weights, training_batch
-    from analysis.plots import densities, figure, save
-    from analysis.records import provenance, write_result
-    from analysis.runs import load_run
-
     if args.figure is not None and not args.density:
         raise ValueError("--figure draws densities; give --density STEPS")
-    build = hessian if args.matrix == "hessian" else gauss_newton
+    build = geometry.hessian if args.matrix == "hessian" else geometry.gauss_newton
     rows, drawn = [], {}
     for path in args.runs:
-        run = load_run(path, data=args.data, model=args.model)
-        names = adapted_weights(run.model, run.record) if args.space != "full" else None
-        operator = build(run.model, training_batch(run, examples=args.examples), space=args.space, names=names)
-        top = top_eigenvalues(operator, count=args.count, seed=args.seed)
-        trace = hutchinson(operator, probes=args.probes, seed=args.seed)
+        run = runs.load_run(path, data=args.data, model=args.model)
+        names = measures.adapted_weights(run.model, run.record) if args.space != "full" else None
+        operator = build(run.model, measures.training_batch(run, examples=args.examples), space=args.space, names=names)
+        top = geometry.top_eigenvalues(operator, count=args.count, seed=args.seed)
+        trace = geometry.hutchinson(operator, probes=args.probes, seed=args.seed)
         config = run.record["config"]
         label = config["method"] if config["method"] not in drawn else f"{config['method']}, {run.record['key'][:6]}"
         if args.density:
-            drawn[label] = spectral_density(operator, steps=args.density, seed=args.seed)
+            drawn[label] = geometry.spectral_density(operator, steps=args.density, seed=args.seed)
         values = ", ".join(f"{v:.5g} (±{r:.1g})" for v, r in zip(top.values, top.residuals, strict=True))
         print(f"{label} seed {config['seed']}: top {values}; trace {trace.value:.4g} ± {trace.standard_error:.2g}")
         rows += [
@@ -62,16 +58,16 @@ def main(args: argparse.Namespace) -> int:
             for k, (value, residual) in enumerate(zip(top.values, top.residuals, strict=True))
         ]
     if args.figure is not None:
-        fig, ax = figure()
-        densities(drawn, ax=ax)
-        print(f"written: {save(fig, args.figure)}")
+        fig, ax = plots.figure()
+        plots.densities(drawn, ax=ax)
+        print(f"written: {plots.save(fig, args.figure)}")
     if args.out is not None:
         columns = ["run", "method", "seed", "index", "eigenvalue", "residual", "trace", "trace_error"]
         series = {
             label: {"grid": item.grid, "density": item.density, "standard_error": item.standard_error}
             for label, item in drawn.items()
         }
-        record = provenance(f"python -m analysis curvature RUN ... --space {args.space}", [args.seed])
+        record = records.provenance(f"python -m analysis curvature RUN ... --space {args.space}", [args.seed])
         tables = {"eigenvalues": {"columns": columns, "rows": rows}}
-        print(f"written: {write_result(args.out, provenance=record, tables=tables, series=series)}")
+        print(f"written: {records.write_result(args.out, provenance=record, tables=tables, series=series)}")
     return 0

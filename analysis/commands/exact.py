@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from analysis import studies
+
 HELP = "draw every information bound against the exact generalization gap of solvable models"
 
 
@@ -16,8 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Compute the tables and write them."""
-    from analysis.studies import get_profile, write_exact
-
-    repeats = get_profile().repeats if args.repeats is None else args.repeats
-    print(f"wrote {write_exact(args.results, repeats=repeats, seed=args.seed)}")
+    repeats = studies.get_profile().repeats if args.repeats is None else args.repeats
+    print(f"wrote {studies.write_exact(args.results, repeats=repeats, seed=args.seed)}")
     return 0

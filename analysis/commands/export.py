@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analysis import studies
+
 HELP = "write each method's update, at the last and the best checkpoint, as adapters that spectra reads"
 
 
@@ -18,11 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Choose each method's first seed, write and print the sizes."""
-    from analysis.studies import chain_runs, first_seeds, write_adapters
-
-    paths = first_seeds(chain_runs(args.runs, rank=args.rank, links=args.links))
+    paths = studies.first_seeds(studies.chain_runs(args.runs, rank=args.rank, links=args.links))
     rank = "" if args.rank is None else f" --rank {args.rank}"
-    index = write_adapters(
+    index = studies.write_adapters(
         paths, args.out, command=f"python -m analysis export RUNS_FOLDER{rank} --links {args.links} --out FOLDER"
     )
     size = sum(path.stat().st_size for path in args.out.rglob("*.safetensors"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analysis import plots, records, runs, studies
+
 HELP = "loss planes of finished runs: random or PCA directions, adapter space or merged weights"
 
 
@@ -28,12 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, write and print one line per run."""
-    from analysis.plots import contours, save, surfaces_page
-    from analysis.records import atomic_write_text, check_writable
-
     if args.examples < 1:
         raise ValueError(f"--examples must be at least 1, got {args.examples}")
-    folder = check_writable(args.out)
+    folder = records.check_writable(args.out)
     found = []
     for path in args.runs:
         try:
@@ -50,19 +49,16 @@ def main(args: argparse.Namespace) -> int:
     for key, surface in found:  # all of them or none
         surface.save(folder / f"plane-{key}")
     drawn = [surface for _, surface in found]
-    save(contours(drawn)[0].figure, folder / "planes.pdf")
-    atomic_write_text(folder / "planes.html", surfaces_page(drawn))
+    plots.save(plots.contours(drawn)[0].figure, folder / "planes.pdf")
+    records.atomic_write_text(folder / "planes.html", plots.surfaces_page(drawn))
     print(f"written: {folder / 'planes.pdf'}, {folder / 'planes.html'}")
     return 0
 
 
 def _measure(path: Path, args: argparse.Namespace):
     """Return a run's key, its seed and its plane."""
-    from analysis.runs import load_run
-    from analysis.studies import run_plane
-
-    run = load_run(path, data=args.data, model=args.model)
-    surface = run_plane(
+    run = runs.load_run(path, data=args.data, model=args.model)
+    surface = studies.run_plane(
         run,
         space=args.space,
         examples=args.examples,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from analysis import records, runs, studies, tasks
 from analysis.commands.options import add_method_axes, add_run_options, run_values
-from analysis.runs import method_cells
 
 HELP = "train on random halves of an n x 2 supersample and estimate the CMI family of bounds from the losses"
 
@@ -38,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _command(args: argparse.Namespace, base: dict) -> str:
     """Write the command again, with DATA and MODEL in place of this machine's folders."""
-    from analysis.runs import RunConfig
-
-    shared = RunConfig.from_mapping(base).command().removeprefix("python -m analysis run")
+    shared = runs.RunConfig.from_mapping(base).command().removeprefix("python -m analysis run")
     words = [f"--methods {' '.join(args.methods)} --ranks {','.join(map(str, args.ranks))}"]
     words += [f"--links {','.join(map(str, args.links))}"] if args.links else []
     words += [f"--rows {args.rows} --masks {args.masks} --supersamples {args.supersamples}"]
@@ -49,46 +47,43 @@ def _command(args: argparse.Namespace, base: dict) -> str:
 
 def main(args: argparse.Namespace) -> int:
     """Run the masks and print each bound with its interval and its zero-information null."""
-    from analysis.records import RunFailure, atomic_write_text, provenance, write_result
-    from analysis.runs import RunConfig, check_links, collect_masks, mask_cell, mask_cells, mask_key, sweep, write_masks
-    from analysis.studies import information_frame, joinable, looseness
-    from analysis.tasks import load_task
-
     base = {name: value for name, value in run_values(args).items() if name not in ("method", "rank", "links")}
-    configurations = method_cells(base, methods=args.methods, ranks=args.ranks, links=args.links)
+    configurations = runs.method_cells(base, methods=args.methods, ranks=args.ranks, links=args.links)
     if args.output and len(configurations) > 1:
         raise ValueError(f"--output holds the arrays of one configuration, got {len(configurations)}; name one method")
-    config = RunConfig.from_mapping(configurations[0])
+    config = runs.RunConfig.from_mapping(configurations[0])
     options = config.resolve().options
-    task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=options)
+    task = tasks.load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=options)
     if not 2 <= args.rows <= len(task.train) // 2:
         raise ValueError(f"rows must lie in 2..{len(task.train) // 2} for this task, got {args.rows}")
     for values in configurations:
-        check_links(RunConfig.from_mapping(values).resolve(), args.rows)
+        runs.check_links(runs.RunConfig.from_mapping(values).resolve(), args.rows)
     if (args.table or args.results) and (task.kind == "regression" or args.masks * args.supersamples < 2):
         raise ValueError("estimates need a task with 0-1 loss and at least two masks")
     groups = [
-        mask_cells(values, rows=args.rows, masks=args.masks, supersamples=args.supersamples)
+        runs.mask_cells(values, rows=args.rows, masks=args.masks, supersamples=args.supersamples)
         for values in configurations
     ]
-    report = sweep(
+    report = runs.sweep(
         [cell for cells in groups for cell in cells],
-        mask_cell,
+        runs.mask_cell,
         folder=args.folder,
-        key=mask_key,
+        key=runs.mask_key,
         backend=args.backend,
         workers=args.workers,
         scheduler=args.scheduler,
         progress=not args.quiet,
     )
     if report.failed:
-        raise RunFailure(f"{len(report.failed)} of {report.total} runs failed; see {args.folder}/{report.failed[0]}")
-    arrays = [collect_masks(cells, folder=args.folder) for cells in groups]
+        raise records.RunFailure(
+            f"{len(report.failed)} of {report.total} runs failed; see {args.folder}/{report.failed[0]}"
+        )
+    arrays = [runs.collect_masks(cells, folder=args.folder) for cells in groups]
     if args.output:
-        print(f"wrote {write_masks(arrays[0], args.output)}")
+        print(f"wrote {runs.write_masks(arrays[0], args.output)}")
     if args.masks * args.supersamples < 2 or task.kind == "regression":
         return 0
-    estimates = information_frame(configurations, arrays)
+    estimates = studies.information_frame(configurations, arrays)
     print(f"0-1 loss, {args.masks * args.supersamples} runs of n = {args.rows} each; bounds on the gap, in [0, 1];")
     print("[interval]; null: what zero information reads as")
     for row in estimates.itertuples():
@@ -98,11 +93,13 @@ def main(args: argparse.Namespace) -> int:
             f"gap {row.gap:.4f} [{row.gap_low:.4f}, {row.gap_high:.4f}]"
         )
     if args.table:
-        print(f"wrote {atomic_write_text(args.table, joinable(estimates).to_csv(index=False))}")
+        print(f"wrote {records.atomic_write_text(args.table, studies.joinable(estimates).to_csv(index=False))}")
     if args.results:
-        made = provenance(_command(args, base), [args.seed])
+        made = records.provenance(_command(args, base), [args.seed])
         table = {"columns": list(estimates.columns), "rows": estimates.to_numpy().tolist()}
         counts = {"configurations": len(configurations), "rows": args.rows, "masks": args.masks}
-        values = {**counts, **looseness(estimates)}
-        print(f"wrote {write_result(args.results, provenance=made, values=values, tables={'estimates': table})}")
+        values = {**counts, **studies.looseness(estimates)}
+        print(
+            f"wrote {records.write_result(args.results, provenance=made, values=values, tables={'estimates': table})}"
+        )
     return 0

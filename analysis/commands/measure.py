@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analysis import measures
+
 HELP = "measure sharpness, curvature, intruders and code length of finished runs that kept their weights"
 
 
@@ -24,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure every finished run; what is already measured is skipped, so the same command goes on."""
-    from analysis.measures import measure_runs
-
-    summary = measure_runs(
+    summary = measures.measure_runs(
         args.runs,
         jobs=args.jobs,
         data=args.data,

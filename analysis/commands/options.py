@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
+
+import theory
+from analysis import runs, tasks
 
 __all__ = ["add_method_axes", "add_run_options", "run_values", "whole_numbers"]
 
@@ -84,32 +88,26 @@ def add_method_axes(group: Any) -> None:
 
 
 def _task_help() -> str:
-    from analysis.tasks import DATASETS
 
-    return f"digits (bundled, the default), custom (give --kind and columns), or a preset: {', '.join(DATASETS)}"
+    return f"digits (bundled, the default), custom (give --kind and columns), or a preset: {', '.join(tasks.DATASETS)}"
 
 
 def _method_help() -> str:
-    from theory.methods import method_keys
 
-    return f"{', '.join(method_keys())} (default: lora)"
+    return f"{', '.join(theory.method_keys())} (default: lora)"
 
 
 def _model_help() -> str:
-    from analysis.tasks import MODELS, TINY_MODELS
 
-    tiny = ", ".join(f"tiny:{name}" for name in TINY_MODELS)
-    return f"base model: local folder, hub id, one of the paper's ({', '.join(MODELS)}), or random weights ({tiny})"
+    tiny = ", ".join(f"tiny:{name}" for name in tasks.TINY_MODELS)
+    return (
+        f"base model: local folder, hub id, one of the paper's ({', '.join(tasks.MODELS)}), or random weights ({tiny})"
+    )
 
 
 def run_values(args: argparse.Namespace) -> dict[str, Any]:
     """Return the parsed options as values of a :class:`analysis.runs.config.RunConfig`."""
-    import dataclasses
-
-    from analysis.runs import RunConfig
-    from analysis.tasks import DataOptions
-
-    names = {item.name for item in (*dataclasses.fields(RunConfig), *dataclasses.fields(DataOptions))}
+    names = {item.name for item in (*dataclasses.fields(runs.RunConfig), *dataclasses.fields(tasks.DataOptions))}
     values = {name: value for name, value in vars(args).items() if name in names}
     for name in ("choices", "target_modules", "label_range"):
         if values.get(name) is not None:

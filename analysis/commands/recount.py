@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analysis import studies
+
 HELP = "count the intruders of exported updates again, and the claim about chains with them, in spectra.json"
 
 
@@ -19,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Count, rewrite, and print what changed."""
-    from analysis.studies import recount
-
-    changed = recount(args.results / "spectra.json", args.adapters, task=args.task)
+    changed = studies.recount(args.results / "spectra.json", args.adapters, task=args.task)
     moved = changed[(changed["authors"] != changed["authors_before"]) | (changed["paper"] != changed["paper_before"])]
     print(f"{len(changed)} updates counted, {len(moved)} counts changed")
     if len(moved):

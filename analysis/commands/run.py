@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
 
+from analysis import records, runs, statistics, tasks
 from analysis.commands.options import add_run_options, run_values
 
 HELP = "fine-tune with one method over several seeds and measure accuracy and generalization error"
@@ -35,47 +40,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run and print one line per seed, then the mean over seeds."""
-    import os
-    import shutil
-    import sys
-    from pathlib import Path
-
-    from analysis.records import RunFailure
-    from analysis.runs import RunConfig, frame, run
-    from analysis.statistics import across_seeds
-    from analysis.tasks import check_places
-
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")
-    check_places(args.task, data=args.data, model=args.model)
+    tasks.check_places(args.task, data=args.data, model=args.model)
     first = int(os.environ.get("RANK", "0")) == 0
-    records, failures = [], []
+    finished, failures = [], []
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        config = RunConfig.from_mapping({**run_values(args), "seed": seed})
+        config = runs.RunConfig.from_mapping({**run_values(args), "seed": seed})
         known = (Path(args.folder) / config.key() / "record.json").exists() and not args.again
         if args.again and first:
             shutil.rmtree(Path(args.folder) / config.key(), ignore_errors=True)
         try:
-            record = run(config, folder=args.folder, progress=first and not args.quiet, report_to=args.report_to)
-        except RunFailure as failure:
+            record = runs.run(config, folder=args.folder, progress=first and not args.quiet, report_to=args.report_to)
+        except records.RunFailure as failure:
             failures.append(failure)
             print(f"seed {seed}: failed: {failure}", file=sys.stderr)
             continue
-        records.append(record)
+        finished.append(record)
         if first:
-            if not records[:-1]:
+            if not finished[:-1]:
                 for note in record["task"]["notes"]:
                     print(f"note: {note}")
             print(_line(seed, record) + (" (recorded already)" if known else ""), flush=True)
             print(f"  {Path(args.folder) / record['key']}", flush=True)
-    if records and first:
-        summary = across_seeds(frame(records), columns=("metric", *_gap_columns(records[0]))).iloc[0]
-        for name in ("metric", *_gap_columns(records[0])):
+    if finished and first:
+        summary = statistics.across_seeds(runs.frame(finished), columns=("metric", *_gap_columns(finished[0]))).iloc[0]
+        for name in ("metric", *_gap_columns(finished[0])):
             ends = f"[{summary[f'{name}_low']:.4f}, {summary[f'{name}_high']:.4f}]"
-            if len(records) > 1:
-                print(f"mean of {len(records)}: {name} {summary[name]:.4f} {ends}")
+            if len(finished) > 1:
+                print(f"mean of {len(finished)}: {name} {summary[name]:.4f} {ends}")
     if failures:
-        raise RunFailure(f"{len(failures)} of {args.seeds} runs failed; the first: {failures[0]}")
+        raise records.RunFailure(f"{len(failures)} of {args.seeds} runs failed; the first: {failures[0]}")
     return 0
 
 

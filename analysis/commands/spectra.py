@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analysis import measures, records, runs, spectra
+
 HELP = "singular values, ranks and intruder dimensions of a finished run, a PEFT adapter, or two checkpoints"
 
 
@@ -28,22 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure and print the counts."""
-    from analysis.records import provenance, write_result
-    from analysis.spectra import BasisCache, intruder_counts, intruder_dimensions, spectrum_table
-
     if not args.tuned.exists():
         raise ValueError(f"nothing at {str(args.tuned)!r}; give a run's folder, an adapter's folder or weights")
-    cache = BasisCache(args.cache, in_memory=1)
-    vectors = intruder_dimensions(
+    cache = spectra.BasisCache(args.cache, in_memory=1)
+    vectors = spectra.intruder_dimensions(
         _updates(args), convention=args.convention, count=args.count, side=args.side, cache=cache
     )
     if vectors.empty:
         raise ValueError(f"no matrix of {str(args.tuned)!r} differs from its base")
-    counts = intruder_counts(vectors, args.epsilon)
+    counts = spectra.intruder_counts(vectors, args.epsilon)
     print(f"{vectors['layer'].nunique()} matrices, {len(vectors)} {args.side} vectors ({args.convention}' convention)")
     print(counts.to_string(index=False))
     table = (
-        spectrum_table(_updates(args), cache=BasisCache(args.cache, in_memory=1)) if args.layers or args.out else None
+        spectra.spectrum_table(_updates(args), cache=spectra.BasisCache(args.cache, in_memory=1))
+        if args.layers or args.out
+        else None
     )
     if args.layers and table is not None:
         print(table.to_string(index=False))
@@ -53,19 +54,16 @@ def main(args: argparse.Namespace) -> int:
             for name, frame in (("counts", counts), ("layers", table), ("vectors", vectors))
         }
         command = f"python -m analysis spectra TUNED --convention {args.convention} --side {args.side}"
-        print(f"written: {write_result(args.out, provenance=provenance(command), tables=tables)}")
+        print(f"written: {records.write_result(args.out, provenance=records.provenance(command), tables=tables)}")
     return 0
 
 
 def _updates(args: argparse.Namespace):
-    from analysis.measures import run_updates
-    from analysis.runs import load_run
-    from analysis.spectra import from_adapter, from_checkpoints
 
     if args.base is not None:
         if (args.tuned / "adapter_config.json").is_file():
-            return from_adapter(args.tuned, args.base)
-        return from_checkpoints(args.base, args.tuned, include=args.include)
+            return spectra.from_adapter(args.tuned, args.base)
+        return spectra.from_checkpoints(args.base, args.tuned, include=args.include)
     if not (args.tuned / "record.json").is_file():
         raise ValueError(f"{str(args.tuned)!r} is no run's folder; an adapter or weights need --base")
-    return run_updates(load_run(args.tuned, data=args.data, model=args.model))
+    return measures.run_updates(runs.load_run(args.tuned, data=args.data, model=args.model))

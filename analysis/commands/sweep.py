@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from analysis import records, runs, tasks
 from analysis.commands.options import add_method_axes, add_run_options, run_values
-from analysis.runs import method_cells
 
 HELP = "run a grid of configurations (method x rank x links x seed x task), killable and resumable"
 
@@ -44,47 +44,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _cells(args: argparse.Namespace) -> list[dict]:
     """Return the grid: task and seed, then what belongs to the method."""
-    from analysis.runs import grid
-
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")
     base = {k: v for k, v in run_values(args).items() if k not in ("seed", "links", "task", "method", "rank")}
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     return [
         cell
-        for seed_cell in grid(base, {"task": args.tasks, "seed": seeds})
-        for cell in method_cells(seed_cell, methods=args.methods, ranks=args.ranks, links=args.links)
+        for seed_cell in runs.grid(base, {"task": args.tasks, "seed": seeds})
+        for cell in runs.method_cells(seed_cell, methods=args.methods, ranks=args.ranks, links=args.links)
     ]
 
 
 def _key(cell: Mapping[str, Any]) -> str:
-    from analysis.runs import RunConfig
 
-    return RunConfig.from_mapping(cell).key()
+    return runs.RunConfig.from_mapping(cell).key()
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the grid and say what was done."""
-    from analysis.records import RunFailure, cell_state, read_json
-    from analysis.runs import estimate_seconds, run_cell, sweep
-    from analysis.tasks import check_places
-
     cells = _cells(args)
     for task in args.tasks:
-        check_places(task, data=args.data, model=args.model)
-    remaining, seconds = estimate_seconds(cells, folder=args.folder, key=_key, workers=args.workers)
+        tasks.check_places(task, data=args.data, model=args.model)
+    remaining, seconds = runs.estimate_seconds(cells, folder=args.folder, key=_key, workers=args.workers)
     guess = "no finished run yet to estimate the time from" if seconds is None else f"about {_clock(seconds)}"
     if args.dry_run:
         for cell in cells:
             name = _key(cell)
             shown = " ".join(str(cell[k]) for k in ("task", "method", "rank", "links", "seed") if cell[k] is not None)
-            print(f"{name}  {cell_state(f'{args.folder}/{name}'):6}  {shown}")
+            print(f"{name}  {records.cell_state(f'{args.folder}/{name}'):6}  {shown}")
     print(f"{len({_key(cell) for cell in cells})} runs, {remaining} to do, {guess}", flush=True)
     if args.dry_run:
         return 0
-    report = sweep(
+    report = runs.sweep(
         cells,
-        run_cell,
+        runs.run_cell,
         folder=args.folder,
         key=_key,
         backend=args.backend,
@@ -98,12 +91,10 @@ def main(args: argparse.Namespace) -> int:
         f"elsewhere, {len(report.failed)} failed, {report.restarts} pool restarts, {_clock(report.seconds)}"
     )
     if args.parquet:
-        from analysis.runs import frame, read_records, write_parquet
-
-        print(f"wrote {write_parquet(frame(read_records(args.folder, failed=True)), args.parquet)}")
+        print(f"wrote {runs.write_parquet(runs.frame(runs.read_records(args.folder, failed=True)), args.parquet)}")
     if report.failed:
-        first = read_json(f"{args.folder}/{report.failed[0]}/record.json")
-        raise RunFailure(
+        first = records.read_json(f"{args.folder}/{report.failed[0]}/record.json")
+        raise records.RunFailure(
             f"{len(report.failed)} runs failed; the first, {report.failed[0]}: {first['failure']['message']}"
         )
     return 0

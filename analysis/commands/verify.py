@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from analysis import certificates, records
 from analysis.commands.certify import add_data_arguments, task_of
 
 HELP = "recompute a certificate from its coded adapter and the data, and accept or reject it"
@@ -17,11 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print every check and the verdict."""
-    from analysis.certificates import verify
-    from analysis.records import read_json
-
-    record = read_json(args.certificate)
-    checks = verify(record, task_of(args))
+    record = records.read_json(args.certificate)
+    checks = certificates.verify(record, task_of(args))
     width = max(len(check.name) for check in checks)
     for check in checks:
         print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name.ljust(width)}  {check.detail}")

@@ -8,6 +8,7 @@ room that it imports when it is loaded; an arrow that does not lead down by that
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,9 +16,6 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 PACKAGES = ("theory", "adapters", "analysis")
-
-GROUND = ("theory", "adapters")
-"""What every room of analysis may import; those on floors 1 and 2 use theory alone."""
 
 ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "theory": {
@@ -51,7 +49,7 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Which rooms of its own package a room may import. The README shows the same table."""
 
-NO_TORCH = ("theory.*", "analysis.records", "analysis.statistics", "analysis.plots")
+NO_TORCH = ("theory", "analysis.statistics", "analysis.plots")
 """Rooms that never import torch, whatever a user does with them."""
 
 
@@ -86,8 +84,13 @@ def room_of(module: str, root: Path) -> str:
     return f"{package}.{rest[0]}"
 
 
-def imports(root: Path) -> Iterator[Import]:
-    """Yield every import of the packages by the packages, wherever it stands."""
+@functools.cache
+def imports(root: Path) -> tuple[Import, ...]:
+    """Return every import of the packages by the packages, wherever it stands."""
+    return tuple(_imports(root))
+
+
+def _imports(root: Path) -> Iterator[Import]:
     known = modules(root)
     for name, path in known.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """Arrows run one way, and the repository keeps its own rules."""
 
 import ast
+import importlib.util
 import json
 import re
 import subprocess
@@ -10,15 +11,78 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FORBIDDEN = {
-    "theory": {"torch", "transformers", "peft", "adapters", "analysis", "pickle"},
-    "adapters": {"analysis", "pickle"},
-    "analysis": {"report", "notebooks", "pickle"},
-}
+_SPEC = importlib.util.spec_from_file_location("rooms", Path(__file__).with_name("rooms.py"))
+rooms = importlib.util.module_from_spec(_SPEC)
+sys.modules["rooms"] = rooms
+_SPEC.loader.exec_module(rooms)
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def _imports(path: Path) -> set[str]:
+def test_packages_stand_on_each_other_one_way():
+    for item in rooms.imports(ROOT):
+        package, target = item.source.split(".")[0], item.target.split(".")[0]
+        assert rooms.PACKAGES.index(target) <= rooms.PACKAGES.index(package), (
+            f"{item.source}:{item.line}: {item.target}"
+        )
+
+
+@pytest.mark.parametrize("package", rooms.ALLOWED)
+def test_a_room_imports_only_what_the_table_lets_it(package):
+    allowed = rooms.ALLOWED[package]
+    found = {rooms.room_of(module, ROOT).split(".")[1] for module in rooms.modules(ROOT) if module.startswith(package)}
+    assert found - {"__init__"} == set(allowed)
+    for item in rooms.imports(ROOT):
+        source, target = rooms.room_of(item.source, ROOT).split("."), rooms.room_of(item.target, ROOT).split(".")
+        if source[0] == target[0] == package and source[1] not in ("__init__", target[1]):
+            assert target[1] in allowed[source[1]], f"{item.source}, line {item.line}, imports {item.target}"
+
+
+def test_the_table_has_no_circle_and_seven_floors_at_most():
+    for allowed in rooms.ALLOWED.values():
+        assert max(rooms.floors({room: set(below) for room, below in allowed.items()}).values()) <= 8
+
+
+def test_other_rooms_come_in_through_the_face():
+    for item in rooms.imports(ROOT):
+        source, target = item.source.split("."), item.target.split(".")
+        if target[0] == "analysis" and len(target) > 2 and source[1] not in (target[1], "__main__"):
+            stub = ROOT.joinpath(*target[:2], "__init__.pyi").read_text()
+            assert f" {target[2]} as {target[2]}" in stub, f"{item.source}, line {item.line}: {item.target}"
+
+
+def test_no_import_hides_in_a_function_or_from_the_interpreter():
+    for item in rooms.imports(ROOT):
+        assert item.at_load, f"{item.source}, line {item.line}, imports {item.target} where it is not loaded"
+
+
+def test_what_the_table_forbids_is_found_wherever_it_stands(tmp_path):
+    (tmp_path / "analysis" / "records").mkdir(parents=True)
+    (tmp_path / "analysis" / "runs").mkdir()
+    (tmp_path / "analysis" / "runs" / "__init__.py").touch()
+    (tmp_path / "analysis" / "runs" / "config.py").touch()
+    (tmp_path / "analysis" / "records" / "store.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from analysis.runs import config\n"
+        "def f():\n    import analysis.runs.config\n"
+    )
+    found = [(item.target, item.at_load) for item in rooms.imports(tmp_path)]
+    assert found == [("analysis.runs.config", False)] * 2
+    assert rooms.plan(tmp_path, "analysis") == {"rooms": 2, "floors": 1, "arrows": 1, "upwards": 1, "circles": 0}
+
+
+def test_theory_statistics_and_plots_name_no_torch():
+    quiet = [path for name, path in rooms.modules(ROOT).items() if name.startswith(rooms.NO_TORCH)]
+    assert len(quiet) > 50
+    for path in quiet:
+        assert not _top_level(path) & {"torch", "transformers", "peft"}, path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("package", ["theory", "adapters", "analysis", "report"])
+def test_nothing_is_pickled(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert not _top_level(path) & {"pickle", "dill", "cloudpickle"}, path.relative_to(ROOT)
+
+
+def _top_level(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -26,14 +90,6 @@ def _imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.split(".")[0])
     return names
-
-
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_arrows_run_one_way(package):
-    modules = sorted((ROOT / package).rglob("*.py"))
-    assert modules
-    for module in modules:
-        assert not _imports(module) & FORBIDDEN[package], module.relative_to(ROOT)
 
 
 def test_importing_the_bounds_loads_no_torch():
@@ -64,7 +120,7 @@ def test_a_notebook_is_short_holds_no_logic_and_ends_in_an_assert(path):
 
 
 def test_modules_stay_short_enough_to_read():
-    for package in FORBIDDEN:
+    for package in rooms.PACKAGES:
         for module in (ROOT / package).rglob("*.py"):
             lines = len(module.read_text(encoding="utf-8").splitlines())
             assert lines <= 400, f"{module.relative_to(ROOT)} has {lines} lines: split it"
