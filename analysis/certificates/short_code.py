@@ -84,7 +84,7 @@ def adapted_modules(model: nn.Module, *, targets: str, layers: int) -> list[str]
     if layers > len(blocks):
         raise ValueError(f"layers must be at most the model's {len(blocks)} blocks (0 means all), got {layers}")
     first = len(blocks) - layers if layers else 0
-    kind = getattr(getattr(model, "config", None), "model_type", None)
+    kind = str(getattr(getattr(model, "config", None), "model_type", None))
     if targets == "attention" and kind not in TARGET_MODULES:
         raise ValueError(f"targets 'attention' is not known for model type {kind!r}; use 'all-linear'")
     wanted = TARGET_MODULES[kind] if targets == "attention" else None

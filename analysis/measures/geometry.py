@@ -59,9 +59,10 @@ def adapted_weights(model: nn.Module, record: dict[str, Any]) -> list[str] | Non
         return None
     targets = record["config"].get("target_modules")
     kind = getattr(getattr(model, "config", None), "model_type", None)
-    if not targets and kind not in TARGET_MODULES:
+    targets = targets or TARGET_MODULES.get(str(kind))
+    if not targets:
         raise ValueError(f"target_modules must be given for model type {kind!r}")
-    ends = "|".join(map(re.escape, targets or TARGET_MODULES[kind]))
+    ends = "|".join(map(re.escape, targets))
     pattern = re.compile(rf"(^|\.)({ends})\.weight$")
     return [name for name, weight in model.named_parameters() if weight.ndim == 2 and pattern.search(name)]
 

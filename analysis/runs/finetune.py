@@ -11,10 +11,12 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 import adapters
 from adapters import Prepared
@@ -172,7 +174,7 @@ def run_cell(
     heldout = evaluate(model, task, task.heldout)
     updates = adapters.describe(model, base)
     if config.save_adapter and trainer.is_world_process_zero():
-        save_weights(model, folder / "adapter")
+        save_weights(cast(PreTrainedModel | PeftModel, model), folder / "adapter")
     if trainer.is_world_process_zero():
         shutil.rmtree(folder / "trainer", ignore_errors=True)
         atomic_write_json(folder / "paths.json", {"data": config.data, "model": config.model})

@@ -110,7 +110,8 @@ def _gibbs(total_losses: Array, inverse_temperature: float) -> Array:
         weights = (low < 1e-12).astype(np.float64)
     else:
         weights = np.exp(-inverse_temperature * low)
-    return weights / weights.sum(-1, keepdims=True)
+    result: Array = weights / weights.sum(-1, keepdims=True)
+    return result
 
 
 def _conditional(tables: Array, weights: Array) -> tuple[float, float]:
@@ -175,7 +176,7 @@ def enumerate_model(
     cmi = chance @ (entr(given.mean(1)).sum(-1) - entr(given).sum(-1).mean(1))
     row = np.stack([given[:, masks[:, 0] == u].mean(1) / 2 for u in (0, 1)], -1)  # supersamples x hypotheses x U_0
 
-    def coded(symbols: NDArray) -> Array:
+    def coded(symbols: NDArray[np.float64] | NDArray[np.intp]) -> Array:
         """Sum ``row`` over hypotheses that show the same symbol on row 0, per supersample."""
         flat = symbols.reshape(-1, symbols.shape[-1])
         codes = np.unique(flat, axis=0, return_inverse=True)[1].reshape(symbols.shape[:2])
