@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from adapters import prepare
 from adapters.layer import layer_shape
-from adapters.tuner import TARGET_MODULES
+from adapters.model import TARGET_MODULES
 from analysis.certificates.replay import Replay, transformer_blocks
 from analysis.certificates.subspace import Subspace
 from analysis.tasks import Task

@@ -119,7 +119,7 @@ def _adapter_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]
 
 def _freezes_a(model: nn.Module) -> bool:
     """Whether the adapter's configuration says that A was not trained (an adapter loaded for inference)."""
-    methods = [getattr(config, "method", None) for config in getattr(model, "peft_config", {}).values()]
+    methods = [str(getattr(config, "method", None)) for config in getattr(model, "peft_config", {}).values()]
     return any(method in METHODS and METHODS[method].trains == "b" for method in methods)
 
 

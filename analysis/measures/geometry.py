@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from adapters.tuner import TARGET_MODULES
+from adapters.model import TARGET_MODULES
 from analysis.geometry import (
     expected_rise,
     hessian,
