@@ -5,6 +5,7 @@ from adapters.config import ColumnConfig
 from adapters.describe import LayerFactors, delta_weights, describe, factors
 from adapters.export import export_to_lora, load_adapter
 from adapters.methods import Prepared, prepare
+from adapters.targets import target_names
 from adapters.tuner import ColumnModel
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "load_adapter",
     "merge_and_continue",
     "prepare",
+    "target_names",
 ]
