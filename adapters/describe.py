@@ -112,7 +112,7 @@ def describe(
     """Return one record per trained matrix, as `theory.records.UpdateRecord` defines them.
 
     Adapted layers come first, then everything trained in full (``kind="head"``): modules to save. Under full
-    fine-tuning the linear layers outside the head are ``kind="dense"`` (what ``"all-linear"`` adapters would adapt), and
+    fine-tuning the linear layers outside the head are ``kind="dense"`` (what ``"all-linear"`` adapters would adapt) and
     the head, biases, norms and embeddings ``"head"``; a convolution counts as out x (in * kernel). A LoRA adapter read
     back from disk counts as one link with A trained, which never understates what was trained. Columns that the user
     gave may depend on the data, so each link's choice counts log2 binomial(n, r) bits of side information.
