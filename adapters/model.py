@@ -7,24 +7,15 @@ from contextlib import contextmanager
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs, register_peft_method
+from peft.utils import get_quantization_kwargs, register_peft_method
 from peft.utils.other import get_pattern_key
 from torch import nn
 
 from adapters.config import TYPE_NAME, ColumnConfig, extend_peft_type
 from adapters.layer import PREFIX, ColumnLayer, ColumnLinear, layer_shape
+from adapters.targets import TARGET_MODULES
 
-__all__ = ["TARGET_MODULES", "ColumnModel", "register"]
-
-TARGET_MODULES = {
-    **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
-    "bert": ["query", "value"],
-    "deberta-v2": ["query_proj", "value_proj"],
-    "gpt2": ["c_attn"],
-    "llama": ["q_proj", "v_proj"],
-    "roberta": ["query", "value"],
-    "vit": ["q_proj", "v_proj", "query", "value"],
-}
+__all__ = ["ColumnModel", "register"]
 
 
 class ColumnModel(BaseTuner):

@@ -27,7 +27,7 @@ from analysis.runs.instruments import PeakMemory, StepClock, saved_activation_by
 from analysis.runs.loading import LoadedRun, load_run
 from analysis.runs.scalars import run_measures
 from analysis.runs.trainer import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
-from analysis.tasks import Outputs, Task, carve, evaluate, head_modules, load_model, load_task, metric
+from analysis.tasks import Outputs, Task, carve, evaluate, load_model, load_task, metric
 from theory.methods import get_method
 
 __all__ = ["ConfigurationError", "LoadedRun", "RunConfig", "check_links", "load_run", "prepare_run", "run", "run_cell"]
@@ -76,7 +76,6 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
         lr_ratio=config.lr_ratio,
         schedule=config.chain_schedule,
         seed=config.seed,
-        modules_to_save=head_modules(model, kind=task.kind),
     )
     return prepared, base
 

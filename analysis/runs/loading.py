@@ -113,6 +113,7 @@ def _load_weights(base: PreTrainedModel, folder: Path, *, dense: bool) -> torch.
             loaded, found = read(str(folder), output_loading_info=True)
         if found["missing_keys"]:
             raise ValueError(f"weights {str(folder)!r} lack {sorted(found['missing_keys'])[0]!r}")
+        loaded.missing_keys = getattr(base, "missing_keys", [])  # of the base: a new pooler belongs to the head
         return loaded
 
     with warnings.catch_warnings():

@@ -19,15 +19,12 @@ from analysis.tasks.redraw import redraw
 from analysis.tasks.tiny_models import tiny_model_folder
 
 __all__ = [
-    "head_modules",
     "load_image_processor",
     "load_pretrained",
     "load_tokenizer",
     "resolve_model",
     "supports_multiple_choice",
 ]
-
-_HEADS = ("pooler", "pre_classifier", "classifier", "score")
 
 
 @functools.lru_cache(maxsize=16)
@@ -149,17 +146,3 @@ def _sees_what_follows(config: Any) -> bool:
     causal = getattr(config, "is_decoder", False) or getattr(config, "causal", False)
     # XLNet permutes: without a mask of its own it sees every token, and no masked-LM head gives it away.
     return config.model_type == "xlnet" or (config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not causal)
-
-
-def head_modules(model: torch.nn.Module, *, kind: Kind) -> list[str]:
-    """Return the names of the head's modules, trained in full beside every adapter.
-
-    A causal LM keeps its pretrained head frozen. BERT's pooler belongs to the head only where the
-    checkpoint has no weights for it.
-    """
-    if kind == "causal-lm":
-        return []
-    found = [name for name, _ in model.named_children() if name in _HEADS]
-    if any(".pooler." in key for key in getattr(model, "missing_keys", ())):
-        found.append("pooler")
-    return found
