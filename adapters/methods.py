@@ -129,30 +129,14 @@ def prepare(
         model.requires_grad_(True)
         prepared: nn.Module = model
     else:
-        shared: dict[str, Any] = {
-            "r": rank,
-            "lora_alpha": alpha,
-            "links": links,
-            "seed": seed,
-            "method": method,
-            "target_modules": _targets(model, target_modules, heads),
-            "modules_to_save": heads or None,
-        }
-        if chosen.selects_columns:
-            prepared = _wrap(model, ColumnConfig(**shared))
-        else:
-            _check_ranks(model, shared["target_modules"], rank)
-            conv1d = isinstance(model.get_submodule(shared["target_modules"][0]), Conv1D)
-            prepared = _wrap(model, LinkedLoraConfig(**shared, fan_in_fan_out=conv1d))
-            train_a = chosen.trains == "both"
-            link_layers(prepared, adapter="default", chained=chosen.chained, train_a=train_a, seed=seed)
+        targets = _targets(model, target_modules, heads)
+        prepared = _adapted(
+            model, chosen, targets=targets, r=rank, lora_alpha=alpha, links=links, seed=seed, method=method,
+            modules_to_save=heads or None,
+        )  # fmt: skip
         if chosen.chained:
             callbacks.append(ChainCallback(prepared, links=links, schedule=schedule))
-            # Equal on all ranks by construction; DDP would otherwise send the frozen sums at every forward.
-            frozen = [n for n, m in prepared.named_modules() if isinstance(m, FrozenSum | LinkedFactor)]
-            prepared._ddp_params_and_buffers_to_ignore = [
-                name for name, _ in prepared.named_buffers() if name.rpartition(".")[0] in frozen
-            ]
+            _keep_sums_local(prepared)
     ratio = chosen.lr_ratio if lr_ratio is None else lr_ratio
     rates = {
         "heads": heads,
@@ -162,6 +146,26 @@ def prepare(
         "ratio": ratio,
     }
     return Prepared(model=prepared, method=chosen, callbacks=callbacks, rates=rates)
+
+
+def _adapted(model: nn.Module, chosen: Method, *, targets: list[str], **options) -> nn.Module:
+    """Put a method's adapters on the named modules; ``options`` go to its PEFT configuration."""
+    if chosen.selects_columns:
+        return _wrap(model, ColumnConfig(target_modules=targets, **options))
+    _check_ranks(model, targets, options["r"])
+    conv1d = isinstance(model.get_submodule(targets[0]), Conv1D)
+    prepared = _wrap(model, LinkedLoraConfig(target_modules=targets, **options, fan_in_fan_out=conv1d))
+    train_a = chosen.trains == "both"
+    link_layers(prepared, adapter="default", chained=chosen.chained, train_a=train_a, seed=options["seed"])
+    return prepared
+
+
+def _keep_sums_local(model: nn.Module) -> None:
+    """Keep DDP from sending the frozen sums at every forward: they are equal on all ranks by construction."""
+    frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenSum | LinkedFactor)]
+    model._ddp_params_and_buffers_to_ignore = [
+        name for name, _ in model.named_buffers() if name.rpartition(".")[0] in frozen
+    ]
 
 
 def _check(method: Method, *, rank, alpha, links, learning_rate, head_learning_rate, weight_decay, lr_ratio, schedule):
