@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from tasks import RANK, TASKS, means, present_tasks
 
 from analysis.geometry import Landscape
 from analysis.plots import PAGE_WIDTH, figure, save
@@ -25,6 +24,7 @@ from analysis.plots import landscape as landscape_plots
 from analysis.plots import runs as run_plots
 from analysis.plots import spectra as spectra_plots
 from analysis.records import frame_of, read_json
+from report.tasks import RANK, TASKS, means, present_tasks
 from theory.methods import METHODS
 
 __all__ = ["FIGURES", "Figure", "draw_figures"]

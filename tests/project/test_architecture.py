@@ -38,6 +38,15 @@ def test_a_room_imports_only_what_the_table_lets_it(package):
             assert target[1] in allowed[source[1]], f"{item.source}, line {item.line}, imports {item.target}"
 
 
+def test_the_readme_shows_the_same_table():
+    rows = re.findall(r"^\| `(\w+)` \| .+? \| (.+?) \|$", (ROOT / "README.md").read_text(), re.M)
+    shown = {name: set() if below == "nothing" else set(below.split(", ")) for name, below in rows}
+    held = {name: set(below) for name, below in rooms.ALLOWED["analysis"].items() if name != "__main__"}
+    assert shown.pop("commands") == {"every other room"}
+    assert held.pop("commands") == set(held)
+    assert shown == held
+
+
 def test_the_table_has_no_circle_and_seven_floors_at_most():
     for allowed in rooms.ALLOWED.values():
         assert max(rooms.floors({room: set(below) for room, below in allowed.items()}).values()) <= 8

@@ -141,7 +141,7 @@ def test_a_code_for_another_base_model_or_other_data_is_rejected(certificate, ta
             next(model.parameters()).view(-1)[0] += 1e-3
         return model
 
-    monkeypatch.setattr("analysis.tasks.load.load_model", nudged)
+    monkeypatch.setattr("analysis.certificates.shared.load_model", nudged)
     assert _failed(certificate, task) == ["base model"]
 
 

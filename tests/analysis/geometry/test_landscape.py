@@ -14,6 +14,7 @@ from analysis.geometry.landscape import Landscape
 from analysis.geometry.points import Evaluated
 from analysis.geometry.sharpness import expected_rise, mean_rise, worst_rise
 from analysis.geometry.spaces import parameter_space
+from analysis.plots import surfaces_page
 
 QUIET = {"progress": False}
 
@@ -377,7 +378,7 @@ def test_saved_landscapes_come_back_whole(tmp_path):
     assert (again.title, again.space, again.center_loss) == ("a", "adapter", surface.center_loss)
     assert surface.to_frame().shape == (9, 4)
     assert Landscape.from_dict(surface.to_dict()).values.tolist() == surface.values.tolist()
-    page = surface.to_html(tmp_path / "plane.html").read_text()
+    page = surfaces_page([surface])
     assert "<html" in page
     assert "http" not in page.replace("http://www.w3.org", "")
     (tmp_path / "plane.safetensors").write_bytes(b"cut")

@@ -292,8 +292,8 @@ def test_labels_unknown_to_the_training_split_do_not_parse(trec_folder: Path):
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, trec_folder: Path, monkeypatch):
-    from analysis.tasks.load import hub, models
-    from analysis.tasks.load import tables as local_data
+    from analysis.tasks import hub, models
+    from analysis.tasks import tables as local_data
 
     assert isinstance(hub.hub_reachable(), bool)
     monkeypatch.setattr(models, "hub_reachable", lambda: False)
