@@ -164,3 +164,10 @@ def test_a_function_holds_one_idea(package):
     for module, node, text in _functions(package):
         count = _code_lines(node, text)
         assert count <= 60, f"{module}, line {node.lineno}: {node.name} has {count} lines of code: split it"
+
+
+@pytest.mark.parametrize("package", [*rooms.PACKAGES, "report"])
+def test_a_function_takes_no_more_than_a_reader_can_hold(package):
+    for module, node, _ in _functions(package):
+        taken = len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs)
+        assert taken <= 13, f"{module}, line {node.lineno}: {node.name} takes {taken} parameters: group them"
