@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 
 from analysis.studies.published import generalization_error, performance
 from theory import bounds, layers
+from theory.layers import MODEL_NAMES
 from theory.methods import METHODS
-from theory.models import MODEL_NAMES
 from theory.networks import errata, stress
 
 __all__ = [
