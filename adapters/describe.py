@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
@@ -118,7 +119,7 @@ def describe(
     layers = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
     for item in tqdm(list(factors(model, adapter=adapter)), desc="describe", delay=2):
         layer = layers[item.name]
-        config = model.peft_config[adapter]
+        config = cast(PeftModel, model).peft_config[adapter]
         base = item.base_weight.double()
         left, right = item.left.double(), item.right.double()
         rows, columns = base.shape
@@ -136,10 +137,10 @@ def describe(
         records.append(common | {"kind": kind} | hooks.describe(layer, adapter, config))
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
-            before = dict(module.original_module.named_parameters())
+            original = dict(module.original_module.named_parameters())
             for key, parameter in module.modules_to_save[adapter].named_parameters():
                 full = ".".join(part for part in (name.removeprefix(ROOT), key) if part)
-                records.append(_dense_record(full, "head", before[key], parameter))
+                records.append(_dense_record(full, "head", original[key], parameter))
     trained_bias = [(n, p) for n, p in model.named_parameters() if n.endswith("base_layer.bias") and p.requires_grad]
     for name, parameter in trained_bias:
         before = _base(_require_base(base_state), name.removeprefix(ROOT).replace(".base_layer", ""), parameter)

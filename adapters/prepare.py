@@ -141,7 +141,8 @@ def prepare(
 def _keep_sums_local(model: nn.Module) -> None:
     """Keep DDP from sending the frozen sums at every forward: they are equal on all ranks by construction."""
     frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenSum | LinkedFactor)]
-    model._ddp_params_and_buffers_to_ignore = [
+    read_by_ddp: Any = model
+    read_by_ddp._ddp_params_and_buffers_to_ignore = [
         name for name, _ in model.named_buffers() if name.rpartition(".")[0] in frozen
     ]
 

@@ -123,7 +123,7 @@ def _conditional(tables: Array, weights: Array) -> tuple[float, float]:
 
 def _checked_model(
     losses: ArrayLike, probabilities: ArrayLike, predictions: ArrayLike | None
-) -> tuple[Array, Array, NDArray]:
+) -> tuple[Array, Array, NDArray[np.intp]]:
     """Return losses, probabilities and predictions as arrays; the hypothesis itself where none are given."""
     table = check_matrix("losses", losses, shape=(None, None))
     pmf = check_matrix("probabilities", probabilities, shape=(table.shape[1],))
