@@ -171,3 +171,20 @@ def test_a_function_takes_no_more_than_a_reader_can_hold(package):
     for module, node, _ in _functions(package):
         taken = len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs)
         assert taken <= 13, f"{module}, line {node.lineno}: {node.name} takes {taken} parameters: group them"
+
+
+def test_no_public_interface_says_any():
+    """A bare ``Any`` tells neither a reader nor mypy what comes in or goes out."""
+    for name, path in rooms.modules(ROOT).items():
+        for holder in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(holder, (ast.Module, ast.ClassDef)) or getattr(holder, "name", "").startswith("_"):
+                continue
+            for node in holder.body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                    notes = [item.annotation for item in given] + [node.returns]
+                elif isinstance(node, ast.AnnAssign) and not ast.unparse(node.target).startswith("_"):
+                    notes = [node.annotation]
+                else:
+                    continue
+                assert "Any" not in [ast.unparse(note) for note in notes if note], f"{name}, line {node.lineno}"
