@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from theory.checks import check_probability
 from analysis import certificates, records, tasks
+from theory.checks import check_probability
 
 HELP = "fine-tune through a short code and certify the result: a bound on its error for this one run"
 
