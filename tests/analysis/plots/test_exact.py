@@ -137,6 +137,9 @@ def test_the_estimate_stands_in_its_interval_beside_null_and_truth(points, words
     assert said["legend"] == ["95 % interval", "plug-in, pooled", "null", "exact"]
 
 
+ESTIMATION = ("runs", "low", "high", "estimate", "null", "exact")
+
+
 @pytest.mark.parametrize(
     ("draw", "frame"),
     [
@@ -145,7 +148,7 @@ def test_the_estimate_stands_in_its_interval_beside_null_and_truth(points, words
         (exact.plot_ranks, pd.DataFrame({"method": ["cla"], "rank": [1], "information": [1.0]})),
         (exact.plot_chain, pd.DataFrame({"method": ["rac"], "links": [1], "information": [1.0], "merged": [1.0]})),
         (exact.plot_null, pd.DataFrame({"pooled": [True], "runs": [1], "bound": [1.0]})),
-        (exact.plot_estimation, pd.DataFrame([dict.fromkeys(("runs", "low", "high", "estimate", "null", "exact"), 1.0)])),
+        (exact.plot_estimation, pd.DataFrame([dict.fromkeys(ESTIMATION, 1.0)])),
     ],
 )  # fmt: skip
 def test_given_axes_are_drawn_on(draw, frame):
