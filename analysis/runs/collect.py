@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.records import check_writable, config_key, read_json, table_of, write_result
+from analysis.records import config_key, read_json, replacing, table_of, write_result
 from analysis.runs.config import content
 from analysis.statistics import across_seeds
 from theory.methods import METHODS
@@ -188,17 +186,9 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def write_parquet(table: pd.DataFrame, path: str | Path) -> Path:
     """Write a data frame as Parquet, whole or not at all."""
-    path = Path(path)
-    check_writable(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        table.to_parquet(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    with replacing(path) as new:
+        table.to_parquet(new)
+    return Path(path)
 
 
 _RUN_COLUMNS = (
