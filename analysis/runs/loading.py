@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from analysis.records import read_json
+from analysis.runs.collect import record_paths
 from analysis.runs.config import RunConfig
 from analysis.tasks import Task, base_fingerprint, load_model, load_task, quiet_transformers
 from theory.methods import get_method
@@ -66,7 +67,7 @@ def load_run(
     """
     folder = Path(path)
     folder = folder.parent if folder.name == "record.json" else folder
-    if not (folder / "record.json").exists() and next(folder.glob("*/record.json"), None) is not None:
+    if not (folder / "record.json").exists() and record_paths(folder):
         raise ValueError(f"{str(folder)!r} is a folder of runs; give one of them, {folder}/KEY")
     record = read_json(folder / "record.json")
     if record.get("status") != "done":
