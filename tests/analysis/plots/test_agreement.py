@@ -3,12 +3,15 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from analysis.plots.agreement import agreement_forest, family_of, gap_scatter, published_rows
+from analysis.measures import families
+from analysis.plots.agreement import agreement_forest, gap_scatter, published_rows
 from analysis.plots.bench import adapter_memory, adapter_steps, benchmark_frame, column_construction
 from analysis.studies import generalization_error
 from analysis.studies.claim import compare_task
 from analysis.studies.made_up import CANDIDATES, made_up_runs
 from analysis.studies.published import published_agreement
+
+STATED = families(CANDIDATES) | {"measures/never_taken": "curvature"}
 
 STEPS = {
     "tables": {
@@ -37,13 +40,16 @@ def test_made_up_runs_reward_what_they_follow_and_nothing_else():
     assert table.index[0] == follow
     assert table.loc[follow, "q"] < 0.1
     assert claim["verdict"] in ("contradicted", "undecided")
-    ax = agreement_forest(table)
+    ax = agreement_forest(table, families=STATED)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(table.sort_values("tau_b").index)
     chosen = [*table.index[:2], "measures/never_taken"]
-    drawn = agreement_forest(table, measures=chosen)
+    drawn = agreement_forest(table, families=STATED, measures=chosen)
     assert [label.get_text() for label in drawn.get_yticklabels()] == chosen[::-1]
+    assert {line.get_color() for line in ax.lines} > {"#0173b2", "#d55e00", "#cc78bc", "#029e73", "#949494"}
+    with pytest.raises(ValueError, match="lacks measures/never_taken"):
+        agreement_forest(table, families=families(CANDIDATES), measures=chosen)
     with pytest.raises(ValueError, match="no statistic"):
-        agreement_forest(table, statistic="rho")
+        agreement_forest(table, families=STATED, statistic="rho")
 
 
 def test_the_bound_wins_a_world_that_follows_it():
@@ -77,20 +83,3 @@ def test_construction_marks_live_and_earlier_columns():
     ax = column_construction({"c3LA": [(0, 1), (2, 3)], "cLA": [(0, 1)]}, in_features=4)
     picture = ax.images[0].get_array()
     assert picture.tolist() == [[1.0, 1.0, 0.0, 0.0], [0.35, 0.35, 1.0, 1.0]]
-
-
-@pytest.mark.parametrize(
-    ("name", "family"),
-    [
-        ("bound/direct", "bound"),
-        ("unit-network/table1", "bound"),
-        ("measures/hessian_top_merged", "landscape, curvature"),
-        ("measures/intruders_paper", "intruders, spectrum"),
-        ("norm/update_sum", "norm, size"),
-        ("run/margin_q10", "fit"),
-        ("run/train_error", "fit"),
-        ("information/fast-rate", "information, code"),
-    ],
-)
-def test_families_go_by_name(name, family):
-    assert family_of(name) == family
