@@ -129,11 +129,7 @@ def prepare(
     prepared = hooks_of(chosen.family).wrap(model, asked)
     if chosen.chained:
         callbacks.append(ChainCallback(prepared, links=links, schedule=schedule))
-        # Equal on all ranks by construction; DDP would otherwise send the frozen sums at every forward.
-        frozen = [n for n, m in prepared.named_modules() if isinstance(m, FrozenSum | LinkedFactor)]
-        prepared._ddp_params_and_buffers_to_ignore = [
-            name for name, _ in prepared.named_buffers() if name.rpartition(".")[0] in frozen
-        ]
+        _keep_sums_local(prepared)
     ratio = chosen.lr_ratio if lr_ratio is None else lr_ratio
     rates = {
         "heads": heads,
@@ -143,6 +139,14 @@ def prepare(
         "ratio": ratio,
     }
     return Prepared(model=prepared, method=chosen, callbacks=callbacks, rates=rates)
+
+
+def _keep_sums_local(model: nn.Module) -> None:
+    """Keep DDP from sending the frozen sums at every forward: they are equal on all ranks by construction."""
+    frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenSum | LinkedFactor)]
+    model._ddp_params_and_buffers_to_ignore = [
+        name for name, _ in model.named_buffers() if name.rpartition(".")[0] in frozen
+    ]
 
 
 def _check(method: Method, *, rank, alpha, links, learning_rate, head_learning_rate, weight_decay, lr_ratio, schedule):

@@ -162,7 +162,7 @@ _FOREST = (
 def _forest(results: Results) -> Drawing:
     shown = [
         (task, loss)
-        for task in TASKS
+        for task in present_tasks(results)
         for loss in ("cross_entropy", "zero_one")
         if f"agreement/agreement/{task.key}/{loss}" in results["tables"]
         and (loss == "cross_entropy" or task.key == "digits")

@@ -1,25 +1,44 @@
 """Shapes of the matrices that an adapter changes: of known models, a config, a module, or given by hand.
 
-Nothing is downloaded: ``theory.models`` holds the ten models of arXiv:2606.13767. Names are those of the
+Nothing is downloaded: ``models.toml`` holds the ten models of arXiv:2606.13767. Names are those of the
 base model in transformers 5.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from theory.checks import check_integer
-from theory.models import MODELS
 
-__all__ = ["MODELS", "LayerShape", "for_model", "from_config", "from_list", "from_module", "model_keys", "select"]
+__all__ = [
+    "MODELS",
+    "MODEL_NAMES",
+    "LayerShape",
+    "for_model",
+    "from_config",
+    "from_list",
+    "from_module",
+    "model_keys",
+    "select",
+]
 
 TargetModules = str | Sequence[str]
 Layers = Iterable["LayerShape"] | Iterable[tuple[str, int, int]] | Iterable[tuple[int, int]]
 
 HEADS = ("lm_head", "classifier", "score")
+
+_ENTRIES = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
+
+MODELS: dict[str, dict[str, Any]] = {key: entry["config"] for key, entry in _ENTRIES.items()}
+"""The ten models of arXiv:2606.13767 by key, each as the arguments of its transformers config class."""
+
+MODEL_NAMES: dict[str, str] = {key: entry["name"] for key, entry in _ENTRIES.items()}
+"""Their names as tables and figures show them."""
 
 
 @dataclass(frozen=True)

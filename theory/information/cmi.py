@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -120,6 +121,22 @@ def _checked(losses: ArrayLike, masks: ArrayLike, levels: int | None) -> tuple[N
     return values, bits.astype(np.intp), slack
 
 
+def _information(
+    quantity: str,
+    seen: NDArray[np.intp],
+    bits: NDArray[np.intp],
+    weights: NDArray[np.float64],
+    *,
+    pooled: bool,
+    correction: str,
+) -> NDArray[np.float64]:
+    """Return the information between what is seen and the bits, in nats, under each row of weights of the runs."""
+    if quantity == "cmi":
+        return joint_information(coded(seen), coded(bits), weights, correction=correction)
+    against = np.concatenate([bits, 1 - bits], 1) if quantity == "single-loss" else bits
+    return resampled_information(count_tables(seen, against, pooled=pooled), weights, correction=correction)
+
+
 def _gap_bound(
     quantity: str, value: float, *, train_risk: float, rows: int, magnitudes: NDArray, slack: float
 ) -> float:
@@ -201,13 +218,7 @@ def estimate(
     magnitudes = np.abs(values[..., 1] - values[..., 0]).ravel()
 
     seen = _observed(quantity, values, predictions, labels)
-
-    def measure(bits: NDArray[np.intp], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        if quantity == "cmi":
-            return joint_information(coded(seen), coded(bits), weights, correction=correction)
-        against = np.concatenate([bits, 1 - bits], 1) if quantity == "single-loss" else bits
-        return resampled_information(count_tables(seen, against, pooled=pooled), weights, correction=correction)
-
+    measure = partial(_information, quantity, seen, pooled=pooled, correction=correction)
     once = np.ones((1, runs))
     point = float(measure(bits, once)[0])
     weights = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples).astype(np.float64)
