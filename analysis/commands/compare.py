@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis import records, studies
+from analysis import measures, records, studies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--join", nargs="+", type=Path, default=[], metavar="CSV",
         help="tables of measures per configuration (ld-MI, CMI, code lengths) with columns method, rank, links ...",
+    )  # fmt: skip
+    parser.add_argument(
+        "--join-family", default="information", choices=measures.FAMILIES,
+        help="family of joined measures that are not registered (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--results", type=Path, metavar="JSON", help="write the tables there")
     parser.add_argument("--replicates", type=int, default=1000, help="bootstrap samples (default: %(default)s)")
@@ -50,9 +54,11 @@ def main(args: argparse.Namespace) -> int:
             print(f"{key}: {value:.4g}")
     else:
         frame, notes = _frame(args.runs)
+        if frame.attrs["unstated"]:
+            print(f"left out, being no registered measure: {', '.join(frame.attrs['unstated'])}")
         for path in args.join:
-            frame = studies.join_measures(frame, path)
-            joined = [name for name in frame.columns if name.startswith(f"{path.stem}/")]
+            frame = studies.join_measures(frame, path, family=args.join_family)
+            joined = frame.attrs["joined"]
             matched = int(frame[joined].notna().any(axis=1).sum())
             print(f"{path.name}: {', '.join(joined)} for {matched} of {len(frame)} runs")
         options = {"replicates": args.replicates, "permutations": args.permutations, "seed": args.seed}
@@ -60,6 +66,7 @@ def main(args: argparse.Namespace) -> int:
         folders = " ".join(map(records.shown_path, args.runs))
         sizes = f"--replicates {args.replicates} --permutations {args.permutations}"
         join = " ".join(["--join", *map(records.shown_path, args.join), ""]) if args.join else ""
+        join += "" if args.join_family == "information" else f"--join-family {args.join_family} "
         command = f"python -m analysis compare {folders} {join}{sizes} --seed {args.seed}"
         _print(found, top=args.top)
     if args.results is not None:

@@ -10,37 +10,19 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from analysis.studies.published import generalization_error, performance
+from analysis.tasks import DATASETS
 from theory import bounds, layers
 from theory.layers import MODEL_NAMES
 from theory.methods import METHODS
 from theory.networks import errata, stress
 
 __all__ = [
-    "TRAINING_EXAMPLES",
     "beyond_frame",
     "errata_frame",
     "paper_pairs",
     "result",
     "table1_frame",
 ]
-
-TRAINING_EXAMPLES = {
-    "OfficeHome": 15_588,
-    "CIFAR10": 50_000,
-    "MRPC": 3_668,
-    "STS-B": 5_749,
-    "TREC-50": 5_452,
-    "PAWS": 49_401,
-    "CoLA": 8_551,
-    "FOLIO": 1_004,
-    "LogiQA": 7_376,
-    "CLUTRR": 9_074,
-    "OpenBookQA": 4_957,
-    "E2E": 42_061,
-    "DJANGO": 16_000,
-}
-"""n of each data set's published training split. OfficeHome has none: all its images, which favours the bound;
-CLUTRR: gen_train234_test2to10; DJANGO: the usual 16,000 / 1,000 / 1,805; PAWS: labelled, final; FOLIO: version 0."""
 
 ROBERTA_HEAD = (768 * 768 + 768) + (2 * 768 + 2)
 """Numbers in RoBERTa-Base's classification head for two classes: a dense layer and the output."""
@@ -68,9 +50,10 @@ def paper_pairs() -> list[tuple[str, str, int]]:
     printed = [tuple(index[:2]) for index in [*performance().index, *generalization_error().index]]
     pairs = {(_PAPER_NAMES[model], data.replace("TREC50", "TREC-50")) for model, data in printed}
     order = {key: position for position, key in enumerate(_PAPER_NAMES.values())}
-    names = list(TRAINING_EXAMPLES)
+    sizes = {dataset.title: dataset.num_train for dataset in DATASETS.values()}
+    names = list(sizes)
     ranked = sorted(pairs, key=lambda pair: (order[pair[0]], names.index(pair[1])))
-    return [(model, data, TRAINING_EXAMPLES[data]) for model, data in ranked]
+    return [(model, data, sizes[data]) for model, data in ranked]
 
 
 def table1_frame(*, rank: int = 16, bits: float = 16, links: int = 3, sigma: float = 0.5) -> pd.DataFrame:
@@ -178,7 +161,7 @@ def beyond_frame(*, rank: int = 16, bits: float = 16, links: int = 3) -> pd.Data
     shapes = layers.for_model("roberta-base")
     rows = []
     for key, method in METHODS.items():
-        common: dict[str, Any] = {"method": key, "num_examples": TRAINING_EXAMPLES["MRPC"], "rank": rank}
+        common: dict[str, Any] = {"method": key, "num_examples": DATASETS["mrpc"].num_train, "rank": rank}
         common |= {"bits": bits, "links": links, "head_numbers": ROBERTA_HEAD}
         found = {one.name: one.value for one in bounds.evaluate(shapes, **common)}
         row = {"Method": method.name, **{name: found.get(name) for name in names}}
