@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_choice", "check_integer", "check_norms", "check_number", "check_probability"]
+__all__ = ["check_choice", "check_integer", "check_norms", "check_number", "check_probability", "check_text"]
 
 
 def check_integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> int:
@@ -126,3 +126,17 @@ def check_choice(name: str, value: Any, accepted: Sequence[str]) -> str:
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
     return str(value)
+
+
+def check_text(name: str, value: Any) -> str:
+    """Return ``value`` if it is a string that says something.
+
+    Raises:
+        TypeError: if it is no string.
+        ValueError: if it is empty or blank.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+    if not value.strip():
+        raise ValueError(f"{name} must not be empty, got {value!r}")
+    return value

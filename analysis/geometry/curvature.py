@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -212,7 +212,7 @@ def gauss_newton(
 
 def _logits(forward: Forward, batch: Any) -> Tensor:
     result = forward(**batch) if isinstance(batch, Mapping) else forward(batch[0])
-    return getattr(result, "logits", result)
+    return cast(Tensor, getattr(result, "logits", result))
 
 
 def _criterion(z: Tensor, batch: Any, shifted: bool) -> Tensor:

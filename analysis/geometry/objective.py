@@ -10,7 +10,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +64,8 @@ def default_loss(forward: Forward, batch: Any) -> Tensor:
             raise ValueError("the model's output has no loss; give loss=function(forward, batch)")
         return loss
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        outputs, targets = forward(batch[0]), batch[1]
-        outputs = getattr(outputs, "logits", outputs)
+        result, targets = forward(batch[0]), batch[1]
+        outputs = cast(Tensor, getattr(result, "logits", result))
         return F.mse_loss(outputs, targets) if targets.is_floating_point() else F.cross_entropy(outputs, targets)
     raise ValueError(
         f"a batch must be a mapping with 'labels' or a pair (inputs, targets), got {type(batch).__name__}; or give loss"

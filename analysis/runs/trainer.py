@@ -8,10 +8,11 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from peft import PeftModel
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from adapters import Prepared
@@ -70,7 +71,7 @@ class _StopOnNonFinite(TrainerCallback):
             raise NonFiniteLoss(step=step, epoch=epoch, value=float(values[int(bad[0])]))
 
 
-def save_weights(model: torch.nn.Module, folder: Path) -> None:
+def save_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
     """Save a PEFT adapter, or a whole model, as safetensors into a folder that appears whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -105,7 +106,7 @@ class Snapshots(TrainerCallback):
 
     def _save(self, state: Any, step: int) -> None:
         if state.is_world_process_zero:
-            save_weights(self.model, self.folder / f"step-{step:06d}")
+            save_weights(cast(PreTrainedModel, self.model), self.folder / f"step-{step:06d}")
 
 
 class BestOnSelection(TrainerCallback):
@@ -178,11 +179,11 @@ def make_trainer(
     text = task.kind in ("text-classification", "regression", "causal-lm")
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        lr_scheduler_type=config.lr_scheduler,
-        warmup_steps=config.warmup,
-        learning_rate=config.learning_rate,
+        num_train_epochs=cast(float, config.epochs),
+        per_device_train_batch_size=cast(int, config.batch_size),
+        lr_scheduler_type=cast(str, config.lr_scheduler),
+        warmup_steps=cast(float, config.warmup),
+        learning_rate=cast(float, config.learning_rate),
         max_grad_norm=config.max_grad_norm,
         bf16=config.precision == "bf16",
         fp16=config.precision == "fp16",

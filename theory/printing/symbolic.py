@@ -291,7 +291,7 @@ def typst(expr: sp.Basic) -> str:
     return print_typst(expr, symbol_names=names)
 
 
-class _LatexPrinter(LatexPrinter):
+class _LatexPrinter(LatexPrinter):  # type: ignore[misc]  # SymPy has no types
     def _print_Mul(self, expr: sp.Mul) -> str:
         if has_root(expr):
             return rf"\sqrt{{{self._print(expr**2)}}}"
