@@ -404,7 +404,16 @@ def survives(mutant: Mutant, tests: Sequence[str], *, root: Path, cpu_seconds: f
     return status == 0
 
 
-def examine(room: str, *, count: int, seed: int, root: Path = ROOT, only: str = "") -> dict[str, Any]:
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def examine(
+    room: str, *, count: int, seed: int, root: Path = ROOT, only: str = "", before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Try a sample of a room's mutants.
 
     Args:
@@ -413,38 +422,48 @@ def examine(room: str, *, count: int, seed: int, root: Path = ROOT, only: str = 
         seed: of the draw.
         root: of the tree.
         only: keep to files whose name holds this.
+        before: an earlier result of the same code and draw; what it killed is not tried again.
 
     Returns:
         ``room``, ``sites`` (all mutants there are), ``mutants`` (drawn), ``killed``, ``survived``, ``seconds``,
         ``sources`` (a digest of the room's code) and ``survivors``, each with ``file``, ``line``, ``change``, ``tests``
         (how many reach it) and ``reason`` (empty).
+
+    Raises:
+        ValueError: if ``before`` is of other code or another draw, or the unchanged room's tests do not pass.
     """
     source = f"analysis/{room}"
     every = [mutant for mutant in all_mutants(root, source) if only in mutant.file]
     drawn = random.Random(seed).sample(every, min(count, len(every)))
     drawn.sort(key=lambda mutant: (mutant.file, mutant.index))
+    digest = _digest(root / source)
+    tried = drawn
+    if before is not None:
+        if (before["sources"], before["mutants"], before["seed"]) != (digest, len(drawn), seed):
+            raise ValueError(
+                f"the earlier result of {room} is of other code or another draw; try all its mutants again"
+            )
+        lived = {(one["file"], one["line"], one["change"]) for one in before["survivors"]}
+        tried = [mutant for mutant in drawn if (mutant.file, mutant.line, mutant.change) in lived]
     started = time.monotonic()
     tests, cpu = baseline(root, source, [f"tests/analysis/{room}", source])
     survivors = []
-    for number, mutant in enumerate(drawn, 1):
+    for number, mutant in enumerate(tried, 1):
         names = chosen_tests(mutant, tests)
         if survives(mutant, names, root=root, cpu_seconds=30 + 5 * cpu):
             survivors.append(
                 {"file": mutant.file, "line": mutant.line, "change": mutant.change, "tests": len(names), "reason": ""}
             )
             print(f"  {mutant.file}:{mutant.line} [{len(names)} tests] {mutant.change}", flush=True)
-        print(f"{room}: {number} of {len(drawn)}, {len(survivors)} survive", end="\r", file=sys.stderr, flush=True)
-    digest = hashlib.sha256()
-    for path in sorted((root / source).rglob("*.py")):
-        digest.update(path.read_bytes())
+        print(f"{room}: {number} of {len(tried)}, {len(survivors)} survive", end="\r", file=sys.stderr, flush=True)
     return {
         "room": room,
         "sites": len(every),
         "mutants": len(drawn),
         "killed": len(drawn) - len(survivors),
         "survived": len(survivors),
-        "seconds": round(time.monotonic() - started),
-        "sources": digest.hexdigest()[:16],
+        "seconds": round(time.monotonic() - started) + (before["seconds"] if before is not None else 0),
+        "sources": digest,
         "survivors": survivors,
     }
 
@@ -468,6 +487,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=200, help="mutants drawn in each room (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
     parser.add_argument("--only", default="", metavar="TEXT", help="files whose path holds TEXT; nothing is written")
+    parser.add_argument(
+        "--survivors", action="store_true", help="try again only what survived, after tests were added to the room"
+    )
     options = parser.parse_args(arguments)
     rooms = options.rooms or list(ROOMS)
     unknown = [room for room in rooms if not (ROOT / "tests" / "analysis" / room).is_dir()]
@@ -482,7 +504,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rooms": []}
     by_name = {one["room"]: one for one in results["rooms"]}
     for room in rooms:
-        found = examine(room, count=options.count, seed=options.seed, only=options.only)
+        before = by_name.get(room) if options.survivors else None
+        found = examine(room, count=options.count, seed=options.seed, only=options.only, before=before)
         found = with_reasons(found, by_name.get(room, {}))
         explained = sum(bool(one["reason"]) for one in found["survivors"])
         print(
