@@ -5,7 +5,6 @@ Everything is read from the model's own tensors, never from the method's name.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from adapters.layer import ColumnLayer, at_least_fp32, whole
 from adapters.linked import LinkedFactor
 from adapters.targets import linear_names
+from theory.expectation import log2_binomial
 from theory.records import UpdateRecord
 
 __all__ = ["LayerFactors", "delta_weights", "describe", "factors"]
@@ -167,7 +167,7 @@ def _describe_columns(layer: ColumnLayer, adapter: str, config) -> dict:
     given = [] if config.columns is None else [len(state.columns_at(link)) for link in range(state.link + 1)]
     return {
         "kind": "columns",
-        "side_information_bits": sum(_log2_binomial(layer.in_features, size) for size in given),
+        "side_information_bits": sum(log2_binomial(layer.in_features, size) for size in given),
         "rank": layer.r[adapter],
         "links": state.link + 1,
         "numbers_trained": layer.out_features * sum(len(state.columns_at(link)) for link in range(state.link + 1)),
@@ -259,10 +259,6 @@ def _base(base_state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
         found = tuple(base_state[name].shape) if name in base_state else "nothing"
         raise ValueError(f"base_state[{name!r}] must have shape {tuple(like.shape)}, got {found}")
     return base_state[name].to(like.device)
-
-
-def _log2_binomial(n: int, k: int) -> float:
-    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
 
 
 def _bits(tensor: Tensor) -> int:
