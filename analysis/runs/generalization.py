@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.statistics import bootstrap_means
+from analysis.statistics import bootstrap_means, interval
 
 __all__ = ["Gap", "measured_gap"]
 
@@ -101,8 +101,7 @@ def measured_gap(
     heldout = _checked(heldout_losses, "heldout_losses", loss_range)
     signed = float(heldout.mean() - train.mean())
     gaps = bootstrap_means(heldout, replicates=replicates, seed=seed) - train.mean()
-    tail = (1 - confidence) / 2
-    low, high = (float(end) for end in np.quantile(gaps, [tail, 1 - tail]))
+    low, high = (float(end) for end in interval(gaps, confidence=confidence))
     ends = sorted((abs(low), abs(high)))
     return Gap(
         value=abs(signed),

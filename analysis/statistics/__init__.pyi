@@ -7,6 +7,7 @@ from .pairs import dense_ranks as dense_ranks
 from .resampling import bootstrap_means as bootstrap_means
 from .resampling import bootstrap_weights as bootstrap_weights
 from .resampling import interval as interval
+from .resampling import permutation_p_value as permutation_p_value
 from .rounding import same as same
 from .seeds import across_seeds as across_seeds
 from .table import Comparison as Comparison

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.statistics.resampling import bootstrap_means, sign_flip_p_value
 from analysis.statistics.rounding import interval_side, same
 from theory.methods import METHODS
 
@@ -15,7 +16,6 @@ __all__ = ["claim_values", "paired_claim", "unchained_partner"]
 
 
 _CLAIM_VALUES = ("units", "larger", "chain", "single", "difference", "low", "high", "p_value", "verdict", "edge")
-_EXACT_UNITS = 20
 _LINK_OF = {"gaussian": "gaussian", "circulant": "window", "shuffled": "random"}
 
 
@@ -87,7 +87,7 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
             ]
             chain, single = chain[kept], single[kept]
             difference = np.where(same(chain, single), 0.0, chain - single)
-            samples = rng.choice(difference, size=(replicates, len(difference))).mean(axis=1)
+            samples = bootstrap_means(difference, replicates=replicates, seed=rng)
             low, high = np.quantile(samples, [0.025, 0.975])
             rows.append(
                 {
@@ -102,7 +102,7 @@ def paired_claim(frame: pd.DataFrame, columns: Sequence[str], *, replicates: int
                     "difference": difference.mean(),
                     "low": low,
                     "high": high,
-                    "p_value": _sign_flip_p(difference, rng, replicates),
+                    "p_value": sign_flip_p_value(difference, replicates=replicates, seed=rng),
                     "verdict": {1: "larger", -1: "smaller", 0: "undecided"}[
                         interval_side(low, high, scale=np.abs(difference).max())
                     ],
@@ -128,14 +128,3 @@ def claim_values(claim: pd.DataFrame, *, task: str) -> dict[str, Any]:
 
 def _larger(first: np.ndarray, second: np.ndarray) -> int:
     return int(((first > second) & ~same(first, second)).sum())
-
-
-def _sign_flip_p(difference: np.ndarray, rng: np.random.Generator, replicates: int) -> float:
-    if len(difference) <= _EXACT_UNITS:
-        sums = np.zeros(1)
-        for value in difference:
-            sums = np.concatenate([sums + value, sums - value])
-    else:
-        signs = rng.choice((1.0, -1.0), size=(replicates, len(difference)))
-        sums = np.concatenate([[difference.sum()], signs @ difference])
-    return float((sums >= difference.sum() - 1e-12 * np.abs(difference).sum()).mean())

@@ -1,4 +1,4 @@
-"""Resampling over clusters of runs: bootstrap weights, permutations, and corrections for many comparisons.
+"""Resampling: bootstraps, permutations, sign flips, and corrections for many comparisons.
 
 Runs that differ by seed alone are no independent evidence about a method, a rank or a chain length, so
 the unit that is drawn again or shuffled is the cluster (one configuration with all its seeds).
@@ -18,7 +18,12 @@ __all__ = [
     "cluster_permutations",
     "interval",
     "permutation_p_value",
+    "sign_flip_p_value",
 ]
+
+
+_EXACT_UNITS = 20
+"""Pairs of which all sign patterns are tried."""
 
 
 def _codes(labels: ArrayLike, name: str) -> NDArray[np.intp]:
@@ -198,18 +203,25 @@ def adjust_p_values(p_values: ArrayLike, *, method: str = "benjamini-hochberg") 
     return result
 
 
-def bootstrap_means(values: ArrayLike, *, replicates: int = 2_000, seed: int = 0) -> np.ndarray:
+def bootstrap_means(
+    values: ArrayLike, *, replicates: int = 2_000, seed: int | np.random.Generator = 0
+) -> NDArray[np.float64]:
     """Return the means of ``replicates`` bootstrap samples.
 
     Args:
         values: shape (N,).
         replicates: number of samples.
-        seed: seed of the generator.
+        seed: seed of the generator, or a generator to go on with.
 
     Returns:
         Shape (replicates,).
+
+    Raises:
+        ValueError: if there are no values.
     """
     values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"values must be a non-empty vector, got shape {values.shape}")
     rng = np.random.default_rng(seed)
     means = np.empty(replicates)
     chunk = max(1, 4_000_000 // len(values))
@@ -217,3 +229,37 @@ def bootstrap_means(values: ArrayLike, *, replicates: int = 2_000, seed: int = 0
         count = min(chunk, replicates - start)
         means[start : start + count] = values[rng.integers(len(values), size=(count, len(values)))].mean(axis=1)
     return means
+
+
+def sign_flip_p_value(differences: ArrayLike, *, replicates: int, seed: int | np.random.Generator = 0) -> float:
+    """One-sided p-value of paired differences that are symmetric about zero where nothing differs.
+
+    Source: Fisher (1935), *The Design of Experiments*, section 21. The share of all sign patterns whose sum is at least
+    the observed one; exact up to 20 differences, beyond that over random patterns with the observed one among them.
+
+    Args:
+        differences: one per pair, shape (N,).
+        replicates: random sign patterns, where not all are tried.
+        seed: seed of the generator, or a generator to go on with.
+
+    Returns:
+        In (0, 1]; sums equal up to rounding count as reached.
+
+    Raises:
+        ValueError: if there are no differences.
+
+    >>> sign_flip_p_value([1.0, 2.0, 3.0], replicates=0)
+    0.125
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    if differences.ndim != 1 or differences.size == 0:
+        raise ValueError(f"differences must be a non-empty vector, got shape {differences.shape}")
+    if len(differences) <= _EXACT_UNITS:
+        sums = np.zeros(1)
+        for value in differences:
+            sums = np.concatenate([sums + value, sums - value])
+    else:
+        rng = np.random.default_rng(seed)
+        signs = rng.choice((1.0, -1.0), size=(replicates, len(differences)))
+        sums = np.concatenate([[differences.sum()], signs @ differences])
+    return float((sums >= differences.sum() - 1e-12 * np.abs(differences).sum()).mean())

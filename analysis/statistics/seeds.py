@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics.resampling import bootstrap_means
+from analysis.statistics.resampling import bootstrap_means, interval
 
 __all__ = ["across_seeds"]
 
@@ -57,11 +57,12 @@ def across_seeds(
             count, mean = len(values), float(values.mean())
             low = high = t_low = t_high = std = float("nan")
             if count > 1:
-                low, high = np.quantile(bootstrap_means(values, replicates=replicates, seed=seed), [tail, 1 - tail])
+                means = bootstrap_means(values, replicates=replicates, seed=seed)
+                low, high = (float(end) for end in interval(means, confidence=confidence))
                 std = float(values.std(ddof=1))
                 half = float(stats.t.ppf(1 - tail, count - 1)) * std / count**0.5
                 t_low, t_high = mean - half, mean + half
-            row |= {name: mean, f"{name}_low": float(low), f"{name}_high": float(high)}
+            row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
             row |= {f"{name}_t_low": t_low, f"{name}_t_high": t_high, f"{name}_std": std}
         rows.append(row)
     return pd.DataFrame(rows)

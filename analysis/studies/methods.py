@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from analysis.records import read_json
-from analysis.statistics import across_seeds, bootstrap_means, same
+from analysis.statistics import across_seeds, bootstrap_means, interval, same
 from theory.methods import METHODS, get_method
 
 __all__ = ["PAIRS", "compare_pairs", "method_table", "read_results"]
@@ -142,8 +142,7 @@ def compare_pairs(
         units = _differences(runs, value, first, second)
         if len(units) == 0:
             continue
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(bootstrap_means(units, seed=seed), [tail, 1 - tail])
+        low, high = interval(bootstrap_means(units, seed=seed), confidence=confidence)
         smaller, decided = int((units < 0).sum()), int((units != 0).sum())
         row = {
             "pair": f"{METHODS[first].name} - {METHODS[second].name}",

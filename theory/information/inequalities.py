@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize_scalar
 
 from theory.checks import check_choice, check_integer, check_norms, check_number
-from theory.information.variational import binary_kl, binary_kl_upper, dual_gap
+from theory.information.variational import dual_gap
+from theory.kl import binary_kl, kl_upper
 
 __all__ = [
     "cmi",
@@ -109,7 +110,7 @@ def e_cmi(train_risk: float, informations: ArrayLike) -> float:
     0.0138
     """
     risk = _risk("train_risk", train_risk)
-    middle = binary_kl_upper(risk, float(_information("informations", informations).mean()))
+    middle = float(kl_upper(risk, _information("informations", informations).mean()))
     return min(2 * middle - risk, 1.0)
 
 
@@ -170,7 +171,7 @@ def ld_mi(
 def _fair_coin_bias(information: float) -> float:
     if information >= math.log(2):
         return 1.0
-    return brentq(lambda g: binary_kl((1 + g) / 2, 0.5) - information, 0.0, 1.0, xtol=1e-16)
+    return brentq(lambda g: float(binary_kl((1 + g) / 2, 0.5)) - information, 0.0, 1.0, xtol=1e-16)
 
 
 def single_loss(informations: ArrayLike) -> float:

@@ -1,4 +1,4 @@
-r"""The one inequality behind every information bound, and the two inverses that it is used with.
+r"""The one inequality behind every information bound, for any function and for squares.
 
 Donsker and Varadhan: for any function g of (X, Y) with mean zero under P_X P_Y,
 
@@ -12,51 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import minimize_scalar
 
 from theory.checks import check_integer, check_number
 
-__all__ = ["binary_kl", "binary_kl_upper", "chi_square_gap", "dual_gap"]
-
-
-def _probability(name: str, value: float) -> float:
-    number = check_number(name, value)
-    if number > 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {number}")
-    return number
-
-
-def binary_kl(p: float, q: float) -> float:
-    """Return d(p || q) = p ln(p/q) + (1-p) ln((1-p)/(1-q)), in nats, infinite where q is 0 or 1 and p is not.
-
-    >>> round(binary_kl(0.25, 0.5), 6)
-    0.130812
-    """
-    _probability("p", p)
-    _probability("q", q)
-    total = 0.0
-    for a, b in ((p, q), (1 - p, 1 - q)):
-        if a > 0:
-            total += a * math.log(a / b) if b > 0 else math.inf
-    return max(total, 0.0)
-
-
-def binary_kl_upper(p: float, budget: float) -> float:
-    """Return the largest q with d(p || q) <= budget (nats).
-
-    >>> binary_kl_upper(0.0, math.log(2))
-    0.5
-    """
-    _probability("p", p)
-    check_number("budget", budget, finite=False)
-    if p == 0:
-        return -math.expm1(-budget)
-    if budget == 0 or p == 1:
-        return p
-    top = 1 - 1e-16
-    if binary_kl(p, top) <= budget:
-        return 1.0
-    return brentq(lambda q: binary_kl(p, q) - budget, p, top, xtol=1e-15)
+__all__ = ["chi_square_gap", "dual_gap"]
 
 
 def dual_gap(
