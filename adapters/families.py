@@ -48,7 +48,14 @@ class Wrap:
 
 
 class Hooks(ABC):
-    """The code of one family."""
+    """The code of one family.
+
+    Attributes:
+        additive: whether an adapted layer computes W0 x + dW x. Where it does, moving W0 beneath the adapter moves the
+            merged weight, which landscapes and sharpness in merged space do; where it does not, they refuse.
+    """
+
+    additive = True
 
     @abstractmethod
     def wrap(self, model: nn.Module, asked: Wrap) -> nn.Module:

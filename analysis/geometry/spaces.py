@@ -15,6 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from adapters import factors
+from adapters.families import hooks_that_hold
 from theory.methods import METHODS
 
 __all__ = ["Space", "SpaceName", "parameter_space"]
@@ -133,6 +134,9 @@ def _merged_updates(model: nn.Module) -> dict[str, Tensor]:
     for layer in factors(model):
         owner = layer.name if layer.name in layers else f"base_model.model.{layer.name}"
         base = layers[owner].get_base_layer()
+        found = hooks_that_hold(layers[owner], "default", name=owner)
+        if found is not None and not found[1].additive:
+            raise ValueError(f"layer {owner!r} of family {found[0]!r} does not add to W0; accepted space: adapter")
         delta = layer.left @ layer.right
         name = next(name for name, module in model.named_modules() if module is base)
         updates[f"{name}.weight"] = delta.T if _is_conv1d(base) else delta

@@ -75,6 +75,11 @@ def trained_parts(run: LoadedRun) -> Iterator[TrainedPart]:
 
             def update(arrays: Sequence[Tensor], columns: Tensor = columns, shape: Any = shape) -> Tensor:
                 return torch.zeros(shape).index_copy_(1, columns, arrays[0])
+        elif record["support"] is None:  # an update of full rank
+            numbers = (layer.left @ layer.right,)
+
+            def update(arrays: Sequence[Tensor]) -> Tensor:  # type: ignore[misc]
+                return arrays[0]
         elif record["a_trained"]:
             numbers = (layer.left, layer.right)
 

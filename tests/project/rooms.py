@@ -27,6 +27,7 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "solvable": ("information", "ground"),
         "expectation": ("information", "networks", "certificates", "ground"),
         "bounds": ("expectation", "networks", "ground"),
+        "testing": ("expectation", "networks", "printing", "ground"),
     },
     "analysis": {
         "records": (),
@@ -79,7 +80,8 @@ def room_of(module: str, root: Path) -> str:
     if not rest:
         return f"{package}.__init__"
     lone = not (root / package / rest[0]).is_dir()
-    if package == "theory" and lone and rest[0] != "bounds" and (root / "theory" / "expectation").is_dir():
+    above = rest[0] in ("bounds", "testing")
+    if package == "theory" and lone and not above and (root / "theory" / "expectation").is_dir():
         return "theory.ground"
     return f"{package}.{rest[0]}"
 

@@ -1,0 +1,1 @@
+"""A package outside the tree, which the tests install: one thing for each registry."""
