@@ -14,6 +14,7 @@ import copy
 import math
 import tempfile
 from abc import abstractmethod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,12 +77,12 @@ class MethodChecks:
 
     def test_as_many_numbers_train_as_it_says(self) -> None:
         model, base = self.prepared().model, self.model()
-        shapes = [base.get_submodule(name).weight.shape for name in _TARGETS]
+        shapes = [_linear(base, name).weight.shape for name in _TARGETS]
         counted = sum(
             self.method().numbers_trained(out_features=rows, in_features=columns, rank=self.rank)
             for rows, columns in shapes
         )
-        biases = sum(base.get_submodule(name).bias.numel() for name in _TARGETS) if not self._adapts else 0
+        biases = sum(_linear(base, name).bias.numel() for name in _TARGETS) if not self._adapts else 0
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == counted + biases
 
     def test_the_same_seed_gives_the_same_start(self) -> None:
@@ -103,9 +104,9 @@ class MethodChecks:
         merged = copy.deepcopy(base)
         with torch.no_grad():
             for name, delta in delta_weights(model, base.state_dict()).items():
-                merged.get_submodule(name).weight += delta
+                _linear(merged, name).weight += delta
                 if not self._adapts:
-                    merged.get_submodule(name).bias.copy_(model.get_submodule(name).bias)
+                    _linear(merged, name).bias.copy_(_linear(model, name).bias)
         torch.testing.assert_close(model(inputs), merged(inputs), rtol=1e-9, atol=1e-11)
 
     def test_its_records_say_what_was_trained(self) -> None:
@@ -165,3 +166,7 @@ class MethodChecks:
     @property
     def _adapts(self) -> bool:
         return self.method().trains != "weight"
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    return cast(nn.Linear, model.get_submodule(name))
