@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback, get_scheduler
+from transformers import TrainerCallback, TrainingArguments, get_scheduler
 
 from adapters.layer import ColumnLayer, whole
 from adapters.linked import LinkedFactor, draw_factor, lora_layers
@@ -160,7 +160,7 @@ class ChainCallback(TrainerCallback):
         self._config().link = current_link(self.model, adapter=self.adapter)
 
 
-def restart_schedule(scheduler: Any, *, args: Any, starts: list[int], max_steps: int) -> None:
+def restart_schedule(scheduler: LambdaLR, *, args: TrainingArguments, starts: list[int], max_steps: int) -> None:
     """Make a Trainer's schedule start anew with every link.
 
     Args:
@@ -184,7 +184,7 @@ def restart_schedule(scheduler: Any, *, args: Any, starts: list[int], max_steps:
             optimizer=dummy,
             num_warmup_steps=args.get_warmup_steps(end - start),
             num_training_steps=end - start,
-            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+            scheduler_specific_kwargs=cast(dict[str, Any] | None, args.lr_scheduler_kwargs),
         )
         pieces.append(piece.lr_lambdas[0])
 

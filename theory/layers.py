@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from theory.checks import check_integer
-from theory.heads import head_modules, is_inside, trained_heads
+from theory.heads import HasModules, head_modules, is_inside, trained_heads
 
 __all__ = [
     "MODELS",
@@ -102,7 +102,7 @@ def for_model(key: str, *, target_modules: TargetModules | None = None) -> tuple
     return from_config(MODELS[key], target_modules=target_modules)
 
 
-def from_config(config: Any, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
+def from_config(config: object, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
     """Return the adapted matrices of the base model that a transformers config describes.
 
     Args:
@@ -129,7 +129,7 @@ def from_config(config: Any, *, target_modules: TargetModules | None = None) -> 
 
 
 def from_module(
-    module: Any, *, target_modules: TargetModules | None = None, trained_in_full: Iterable[str] | None = None
+    module: HasModules, *, target_modules: TargetModules | None = None, trained_in_full: Iterable[str] | None = None
 ) -> tuple[LayerShape, ...]:
     """Return the adapted matrices of a live torch module (read by its attributes; torch is not imported).
 
@@ -289,7 +289,7 @@ def _gpt2_layers(config: Any) -> Iterator[LayerShape]:
     return _named("h", depth, {**attention, "mlp.c_fc": (mlp, hidden), "mlp.c_proj": (hidden, mlp)})
 
 
-def _linear_layers(module: Any) -> Iterator[LayerShape]:
+def _linear_layers(module: HasModules) -> Iterator[LayerShape]:
     adapted: tuple[str, ...] = ()
     for name, child in module.named_modules():
         if name.startswith(adapted):

@@ -26,7 +26,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
     for title, fill in groups.items():
         group = parser.add_argument_group(title)
 
-        def add(flag: str, *, group: Any = group, **kwargs: Any) -> None:
+        def add(flag: str, *, group: argparse._ArgumentGroup = group, **kwargs: Any) -> None:
             if flag.removeprefix("--").replace("-", "_") not in swept:
                 group.add_argument(flag, **kwargs)
 
@@ -95,7 +95,7 @@ def _add_kept(add: Callable[..., None]) -> None:
     add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="resumable checkpoints of a long run")
 
 
-def add_method_axes(group: Any) -> None:
+def add_method_axes(group: argparse._ActionsContainer) -> None:
     """Add the axes of a grid that belong to the method: ``--methods``, ``--ranks`` and ``--links``."""
     group.add_argument("--methods", nargs="+", default=["all"], help="methods, or all for the eleven")
     group.add_argument("--ranks", type=whole_numbers, default=[16], help="for example 1,2,4,8,16")

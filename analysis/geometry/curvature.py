@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from analysis.geometry.objective import Forward, Loss, Objective, evaluation_mode
+from analysis.geometry.objective import Data, Forward, Loss, Objective, evaluation_mode
 from analysis.geometry.spaces import SpaceName, parameter_space
 
 __all__ = ["Curvature", "Eigenvalues", "gauss_newton", "hessian", "top_eigenvalues"]
@@ -118,7 +118,7 @@ def _inner(first: Iterable[Tensor], second: Iterable[Tensor]) -> Tensor:
 
 def hessian(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     loss: Loss | None = None,
     space: SpaceName = "adapter",
@@ -160,7 +160,7 @@ def hessian(
 
 def gauss_newton(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     outputs: Outputs | None = None,
     criterion: Criterion | None = None,

@@ -35,7 +35,7 @@ from analysis.geometry.directions import (
     principal_directions,
     random_direction,
 )
-from analysis.geometry.objective import Loss, Objective
+from analysis.geometry.objective import Data, Loss, Objective
 from analysis.geometry.points import Evaluated, Evaluation, evaluate_points
 from analysis.geometry.spaces import Space, SpaceName, parameter_space
 from analysis.geometry.surface import Landscape
@@ -47,7 +47,7 @@ Directions = Literal["random", "pca"] | Sequence[Mapping[str, Tensor]]
 
 def plane(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     loss: Loss | None = None,
     directions: Directions = "random",
@@ -132,7 +132,7 @@ def plane(
 
 def line(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     loss: Loss | None = None,
     direction: Literal["random"] | Mapping[str, Tensor] = "random",
@@ -181,7 +181,7 @@ def line(
 
 def interpolate(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     start: Mapping[str, Tensor],
     end: Mapping[str, Tensor],

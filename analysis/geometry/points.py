@@ -24,7 +24,7 @@ from torch.func import vmap
 from tqdm import tqdm
 
 from analysis.geometry.directions import Direction
-from analysis.geometry.objective import Objective, evaluation_mode
+from analysis.geometry.objective import Batch, Objective, evaluation_mode
 from analysis.geometry.spaces import Space
 
 __all__ = ["Evaluated", "Evaluation", "evaluate_points"]
@@ -153,7 +153,7 @@ class _Walker:
     def label(self) -> str:
         return "serial" if self.chunk == 1 else f"vmap {self.chunk}"
 
-    def losses(self, batch: Any, update: Callable[[int], Any]) -> np.ndarray:
+    def losses(self, batch: Batch, update: Callable[[int], Any]) -> np.ndarray:
         done: list[Tensor] = []
         if self.tune:
             done = self._tune(batch, update)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from analysis.plots.style import COLUMN_WIDTH, figure, method_colors
 from theory.methods import METHODS
 
-__all__ = ["FAMILIES", "agreement_forest", "family_of", "gap_scatter", "published_rows"]
+__all__ = ["FAMILIES", "plot_agreement", "family_of", "plot_gap", "plot_published"]
 
 FAMILIES = {
     "bound": ("bound/", "unit-network/"),
@@ -39,7 +39,7 @@ def family_of(measure: str) -> str:
     return "fit"
 
 
-def agreement_forest(
+def plot_agreement(
     table: pd.DataFrame, *, statistic: str = "tau_b", measures: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
     """Draw every measure's agreement with its interval, coloured by family; a filled dot is significant.
@@ -97,9 +97,7 @@ _LABELS = {
 }
 
 
-def gap_scatter(
-    frame: pd.DataFrame, *, measure: str, target: str = "gap/cross_entropy", ax: Axes | None = None
-) -> Axes:
+def plot_gap(frame: pd.DataFrame, *, measure: str, target: str = "gap/cross_entropy", ax: Axes | None = None) -> Axes:
     """Scatter one measure against the measured gap, one colour per method.
 
     Args:
@@ -127,7 +125,7 @@ def gap_scatter(
     return ax
 
 
-def published_rows(tau: pd.Series, *, null_high: float | None = None, ax: Axes | None = None) -> Axes:
+def plot_published(tau: pd.Series, *, null_high: float | None = None, ax: Axes | None = None) -> Axes:
     """Draw Kendall's tau of each row of the paper's table 3 against the order of its bounds.
 
     Args:

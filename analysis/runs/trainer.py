@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from adapters import Prepared
@@ -58,7 +58,7 @@ class _StopOnNonFinite(TrainerCallback):
     def __init__(self, trainer: WatchedTrainer) -> None:
         self.trainer, self.checked = trainer, 0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         new = self.trainer.losses[self.checked :]
         if not new or (new[-1].is_cuda and len(new) < _CUDA_CHECK_EVERY and state.global_step < state.max_steps):
             return
@@ -93,13 +93,15 @@ class Snapshots(TrainerCallback):
         self.model, self.folder, self.count = model, folder, count
         self.steps: set[int] = set()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Lay out the steps and save the start."""
         self.steps = {math.ceil(i * state.max_steps / self.count) for i in range(1, self.count + 1)}
         if state.global_step == 0:
             self._save(state, 0)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save where a snapshot is due."""
         if state.global_step in self.steps:
             self._save(state, state.global_step)
@@ -138,7 +140,9 @@ class BestOnSelection(TrainerCallback):
         """
         return lowest(self._losses, self._errors)[1]
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Compare this epoch's model with the best so far."""
         outputs = evaluate(self.model, self.task, self.examples)
         loss = float(outputs.clipped.mean())
@@ -153,8 +157,8 @@ class BestOnSelection(TrainerCallback):
 class _MarkComplete(TrainerCallback):
     """Marks a resumable checkpoint when all of it is on disk: a killed run may leave a part of one behind."""
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             (folder / "complete").touch()
 

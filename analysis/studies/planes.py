@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from analysis.geometry import Evaluation, Landscape, interpolate, parameter_space, plane
+from analysis.geometry import Evaluation, Landscape, SpaceName, interpolate, parameter_space, plane
 from analysis.measures import adapted_weights, checkpoint_states, training_batch
 from analysis.records import read_json
 from analysis.runs import LoadedRun, load_run
@@ -25,7 +25,7 @@ def first_seeds(paths: Iterable[str | Path]) -> list[Path]:
     return list(kept.values())
 
 
-def run_plane(run: LoadedRun, *, space: Any = "merged", examples: int = 50, **options: Any) -> Landscape:
+def run_plane(run: LoadedRun, *, space: SpaceName = "merged", examples: int = 50, **options: Any) -> Landscape:
     """Measure one plane around a run, titled by its method.
 
     Args:

@@ -8,7 +8,14 @@ from typing import Any, cast
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    BaseImageProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_MULTIPLE_CHOICE_MAPPING
 
 from analysis.tasks.hub import hub_reachable
@@ -81,7 +88,7 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_image_processor(spec: str) -> Any:
+def load_image_processor(spec: str) -> BaseImageProcessor:
     """Load the processor that resizes and normalises a model's images.
 
     Raises:

@@ -179,3 +179,27 @@ def test_a_command_parses_calls_and_prints():
         assert not hidden, f"{module}, line {hidden[0].lineno}: {node.name} imports"
         count = _code_lines(node, text)
         assert count <= 40, f"{module}, line {node.lineno}: {node.name} has {count} lines of code: move its work down"
+
+
+def test_no_public_interface_says_any():
+    """A bare ``Any`` tells neither a reader nor mypy what comes in or goes out."""
+    for name, path in rooms.modules(ROOT).items():
+        for holder in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(holder, (ast.Module, ast.ClassDef)) or getattr(holder, "name", "").startswith("_"):
+                continue
+            for node in holder.body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                    notes = [item.annotation for item in given] + [node.returns]
+                elif isinstance(node, ast.AnnAssign) and not ast.unparse(node.target).startswith("_"):
+                    notes = [node.annotation]
+                else:
+                    continue
+                assert "Any" not in [ast.unparse(note) for note in notes if note], f"{name}, line {node.lineno}"
+
+
+def test_what_draws_on_axes_is_named_plot():
+    for module, node, _ in _functions("analysis/plots"):
+        draws = node.returns is not None and ast.unparse(node.returns) in ("Axes", "np.ndarray")
+        if not node.name.startswith("_"):
+            assert node.name.startswith("plot_") == draws, f"{module}, line {node.lineno}: {node.name}"

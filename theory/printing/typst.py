@@ -20,7 +20,7 @@ class _TypstPrinter(Printer):  # type: ignore[misc]  # SymPy has no types
     printmethod = "_typst"
     _default_settings: ClassVar[dict[str, Any]] = {"symbol_names": {}}
 
-    def emptyPrinter(self, expr: Any) -> str:
+    def emptyPrinter(self, expr: object) -> str:
         raise TypeError(f"expression must be made of sums, products, roots and symbols, got {type(expr).__name__}")
 
     def _inside(self, expr: sp.Basic, level: int) -> str:

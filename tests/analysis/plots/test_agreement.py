@@ -3,8 +3,8 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from analysis.plots.agreement import agreement_forest, family_of, gap_scatter, published_rows
-from analysis.plots.bench import adapter_memory, adapter_steps, benchmark_frame, column_construction
+from analysis.plots.agreement import family_of, plot_agreement, plot_gap, plot_published
+from analysis.plots.bench import benchmark_frame, plot_columns, plot_memory, plot_steps
 from analysis.studies import generalization_error
 from analysis.studies.claim import compare_task
 from analysis.studies.made_up import CANDIDATES, made_up_runs
@@ -37,13 +37,13 @@ def test_made_up_runs_reward_what_they_follow_and_nothing_else():
     assert table.index[0] == follow
     assert table.loc[follow, "q"] < 0.1
     assert claim["verdict"] in ("contradicted", "undecided")
-    ax = agreement_forest(table)
+    ax = plot_agreement(table)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(table.sort_values("tau_b").index)
     chosen = [*table.index[:2], "measures/never_taken"]
-    drawn = agreement_forest(table, measures=chosen)
+    drawn = plot_agreement(table, measures=chosen)
     assert [label.get_text() for label in drawn.get_yticklabels()] == chosen[::-1]
     with pytest.raises(ValueError, match="no statistic"):
-        agreement_forest(table, statistic="rho")
+        plot_agreement(table, statistic="rho")
 
 
 def test_the_bound_wins_a_world_that_follows_it():
@@ -56,25 +56,25 @@ def test_the_bound_wins_a_world_that_follows_it():
 
 def test_scatter_and_rows_draw_every_point():
     frame = made_up_runs()
-    ax = gap_scatter(frame, measure="norm/update_sum")
+    ax = plot_gap(frame, measure="norm/update_sum")
     assert sum(len(line.get_xdata()) for line in ax.lines) == len(frame)
     with pytest.raises(ValueError, match="no column 'nothing'"):
-        gap_scatter(frame, measure="nothing")
+        plot_gap(frame, measure="nothing")
     tau = published_agreement(generalization_error(), permutations=9)["tau"]
-    bars = published_rows(tau, null_high=0.2).patches
+    bars = plot_published(tau, null_high=0.2).patches
     assert sorted(bar.get_width() for bar in bars)[:3] == pytest.approx(sorted([*tau, 0.4])[:3])
 
 
 def test_benchmark_figures_name_cases_and_refuse_unknown_settings():
     frame = benchmark_frame(STEPS)
-    assert [label.get_text() for label in adapter_steps(frame, setting="s").get_yticklabels()] == ["LoRA", "cLA"]
-    assert adapter_memory(frame, setting="s").get_xscale() == "log"
+    assert [label.get_text() for label in plot_steps(frame, setting="s").get_yticklabels()] == ["LoRA", "cLA"]
+    assert plot_memory(frame, setting="s").get_xscale() == "log"
     with pytest.raises(ValueError, match="accepted: s"):
-        adapter_steps(frame, setting="t")
+        plot_steps(frame, setting="t")
 
 
 def test_construction_marks_live_and_earlier_columns():
-    ax = column_construction({"c3LA": [(0, 1), (2, 3)], "cLA": [(0, 1)]}, in_features=4)
+    ax = plot_columns({"c3LA": [(0, 1), (2, 3)], "cLA": [(0, 1)]}, in_features=4)
     picture = ax.images[0].get_array()
     assert picture.tolist() == [[1.0, 1.0, 0.0, 0.0], [0.35, 0.35, 1.0, 1.0]]
 
