@@ -134,9 +134,9 @@ def _bench(results: Results) -> Drawing:
         {"tables": {name: results["tables"][f"bench_adapters/{name}"] for name in ("steps", "cases")}}
     )
     fig, axes = figure(PAGE_WIDTH, 2.3, columns=3, sharey=True)
-    bench_plots.adapter_steps(frame, setting="all-linear/256/float32", ax=axes[0])
-    bench_plots.adapter_steps(frame, setting="q,v/256/float32", ax=axes[1])
-    bench_plots.adapter_memory(frame, setting="all-linear/256/float32", ax=axes[2])
+    bench_plots.plot_steps(frame, setting="all-linear/256/float32", ax=axes[0])
+    bench_plots.plot_steps(frame, setting="q,v/256/float32", ax=axes[1])
+    bench_plots.plot_memory(frame, setting="all-linear/256/float32", ax=axes[2])
     for ax, title in zip(axes, ("every linear layer", "query and value", "every linear layer"), strict=True):
         ax.set_title(title, fontsize=7.5)
     for ax in axes[:2]:
@@ -178,7 +178,7 @@ def _forest(results: Results) -> Drawing:
         PAGE_WIDTH, 0.9 + 0.1 * len(measures), columns=len(shown), sharex=True, sharey=True, squeeze=False
     )
     for ax, table, (task, loss) in zip(axes[0], tables, shown, strict=True):
-        agreement_plots.agreement_forest(table, families=stated, measures=measures, ax=ax)
+        agreement_plots.plot_agreement(table, families=stated, measures=measures, ax=ax)
         ax.set_title(f"{task.title}\n{'cross-entropy' if loss == 'cross_entropy' else '0-1 loss'}", fontsize=7.5)
         ax.set_xlabel("$\\tau_b$ with $G(W)$")
     axes[0, 0].set_yticklabels(_measure_name(name) for name in reversed(measures))
@@ -202,7 +202,7 @@ def _measure_name(measure: str) -> str:
 def _published(results: Results) -> Axes:
     table = _table(results, "published_agreement/tau")
     rows = table[(table["links"] == 3) & (table["methods"] == "all")].set_index(["model", "dataset"])
-    return agreement_plots.published_rows(
+    return agreement_plots.plot_published(
         rows["tau_b"], null_high=results["values"]["published_agreement/links-3/all/null_high"]
     )
 
@@ -225,7 +225,7 @@ def _certificates(results: Results) -> Drawing:
 
 def _planes(results: Results) -> Drawing:
     surfaces = [Landscape.from_dict(plane) for plane in results["series"]["landscape/digits/planes"]]
-    return landscape_plots.contours(surfaces, columns=6, panel_height=1.2, outer_labels=True)[0].figure
+    return landscape_plots.plot_contours(surfaces, columns=6, panel_height=1.2, outer_labels=True)[0].figure
 
 
 def _chains(results: Results) -> Drawing:
@@ -233,11 +233,11 @@ def _chains(results: Results) -> Drawing:
     for ax, task in zip(axes, ("digits", "trec"), strict=False):
         curves = results["series"][f"spectra/{task}/curves/last"]
         frames = {key: pd.DataFrame(curves[key]) for key in METHODS}
-        spectra_plots.intruders_against_epsilon(frames, ax=ax)
+        spectra_plots.plot_intruders(frames, ax=ax)
         ax.get_legend().remove()
         ax.set_title({"digits": "digits, rank 4", "trec": "TREC-6, MiniLM, rank 16"}[task], fontsize=7.5)
     axes[1].set_ylabel("")
-    landscape_plots.sharpness_pairs(_table(results, "landscape/runs"), "worst_merged", ax=axes[2])
+    landscape_plots.plot_sharpness_pairs(_table(results, "landscape/runs"), "worst_merged", ax=axes[2])
     axes[2].set_title("worst rise in merged space", fontsize=7.5)
     _one_legend(fig, axes[0], ncols=6)
     return fig

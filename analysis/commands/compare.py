@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from analysis import measures, records, studies
+from analysis import measures, plots, records, studies
 
 HELP = "compare every bound, sharpness, spectrum and norm with the measured generalization error of finished runs"
 
@@ -28,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="family of joined measures that are not registered (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--results", type=Path, metavar="JSON", help="write the tables there")
+    parser.add_argument(
+        "--figures", type=Path, metavar="FOLDER",
+        help="draw every measure's agreement, and the best measure against the measured gap, as TASK-LOSS.pdf there",
+    )  # fmt: skip
     parser.add_argument("--replicates", type=int, default=1000, help="bootstrap samples (default: %(default)s)")
     parser.add_argument("--permutations", type=int, default=999, help="shuffles of the null (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of both (default: %(default)s)")
@@ -53,6 +58,8 @@ def main(args: argparse.Namespace) -> int:
         options = {"replicates": args.replicates, "permutations": args.permutations, "seed": args.seed}
         found, notes = studies.claim.result(gathered.frame, **options, progress=not args.quiet), gathered.notes
         _print(found, top=args.top)
+        if args.figures is not None:
+            _draw(found, gathered.frame, records.check_writable(args.figures))
     if args.results is not None:
         record = records.provenance(f"{_command(args)} --results {records.shown_path(args.results)}", [args.seed])
         path = records.write_result(args.results, provenance=record | ({"notes": notes} if notes else {}), **found)
@@ -83,3 +90,14 @@ def _print(found: dict, *, top: int) -> None:
             print(f"\n{where} ({min(top, len(frame))} of {len(frame)} candidates)")
             print(frame[shown].head(top).to_string(float_format=lambda value: f"{value:.3f}"))
             print(found["values"][f"{where}/sentence"])
+
+
+def _draw(found: dict, frame: Any, folder: Path) -> None:
+    for name, table in found["tables"].items():
+        if name.startswith("agreement/"):
+            task, loss = name.split("/")[1:]
+            ranked, runs = records.frame_of(table).set_index("measure"), frame[frame["task"] == task]
+            fig, _ = plots.figure(plots.PAGE_WIDTH, 1.6 + 0.13 * len(ranked), columns=2)
+            plots.agreement.plot_agreement(ranked, families=frame.attrs["families"], ax=fig.axes[0])
+            plots.agreement.plot_gap(runs, measure=ranked.index[0], target=f"gap/{loss}", ax=fig.axes[1])
+            print(f"written: {plots.save(fig, folder / f'{task}-{loss}.pdf')}")

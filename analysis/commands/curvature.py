@@ -17,19 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--matrix", default="hessian", choices=("hessian", "gauss-newton"))
     parser.add_argument("--count", type=int, default=3, help="top eigenvalues (default: 3)")
     parser.add_argument("--probes", type=int, default=16, help="probes of the trace (default: 16)")
+    parser.add_argument("--trace", default="hutchinson", choices=("hutchinson", "hutch++"), help="how it is estimated")
     parser.add_argument("--density", type=int, default=0, metavar="STEPS", help="Lanczos steps of the density; 0: none")
     parser.add_argument("--examples", type=int, default=200, help="training examples of the fixed batch (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", help="where the runs' data is now")
     parser.add_argument("--model", help="where the base model is now")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write everything there")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the densities there (pdf, svg or png)")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw eigenvalues, and densities if asked for (pdf, svg or png)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Measure and print one line per run."""
-    if args.figure is not None and not args.density:
-        raise ValueError("--figure draws densities; give --density STEPS")
     found = []
     for one in measures.curvature_of_runs(
         args.runs,
@@ -37,6 +38,7 @@ def main(args: argparse.Namespace) -> int:
         space=args.space,
         count=args.count,
         probes=args.probes,
+        trace=args.trace,
         density_steps=args.density,
         examples=args.examples,
         seed=args.seed,
@@ -48,8 +50,11 @@ def main(args: argparse.Namespace) -> int:
         print(f"{one.label} seed {one.seed}: top {values}; trace {trace}", flush=True)
         found.append(one)
     if args.figure is not None:
-        fig, ax = plots.figure()
-        plots.densities({one.label: one.density for one in found if one.density is not None}, ax=ax)
+        fig, _ = plots.figure(height=4.2 if args.density else 2.2, rows=2 if args.density else 1)
+        plots.plot_eigenvalues({one.label: one.top for one in found}, ax=fig.axes[0])
+        if args.density:
+            densities = {one.label: one.density for one in found if one.density is not None}
+            plots.plot_densities(densities, ax=fig.axes[1])
         print(f"written: {plots.save(fig, args.figure)}")
     if args.out is not None:
         record = records.provenance(f"python -m analysis curvature RUN ... --space {args.space}", [args.seed])

@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
             f"({surface.evaluations} points, {surface.method}{note})"
         )
         surface.save(folder / f"plane-{record['key']}")
-    plots.save(plots.contours(found)[0].figure, folder / "planes.pdf")
+    plots.save(plots.plot_contours(found)[0].figure, folder / "planes.pdf")
     records.atomic_write_text(folder / "planes.html", plots.surfaces_page(found))
     print(f"written: {folder / 'planes.pdf'}, {folder / 'planes.html'}")
     return 0

@@ -1,3 +1,4 @@
+from .curvature import Curvature as Curvature
 from .curvature import Eigenvalues as Eigenvalues
 from .curvature import gauss_newton as gauss_newton
 from .curvature import hessian as hessian
@@ -5,6 +6,7 @@ from .curvature import top_eigenvalues as top_eigenvalues
 from .density import Density as Density
 from .density import Trace as Trace
 from .density import hutchinson as hutchinson
+from .density import hutchpp as hutchpp
 from .density import spectral_density as spectral_density
 from .landscape import interpolate as interpolate
 from .landscape import line as line

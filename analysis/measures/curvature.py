@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from analysis.geometry import (
+    Curvature,
     Density,
     Eigenvalues,
     SpaceName,
@@ -15,6 +16,7 @@ from analysis.geometry import (
     gauss_newton,
     hessian,
     hutchinson,
+    hutchpp,
     spectral_density,
     top_eigenvalues,
 )
@@ -54,6 +56,7 @@ def curvature_of_runs(
     space: SpaceName = "adapter",
     count: int = 3,
     probes: int = 16,
+    trace: Literal["hutchinson", "hutch++"] = "hutchinson",
     density_steps: int = 0,
     examples: int = 200,
     seed: int = 0,
@@ -68,6 +71,7 @@ def curvature_of_runs(
         space: as in `analysis.geometry.landscape.plane`; outside ``"full"`` the adapted weights alone.
         count: largest eigenvalues.
         probes: of the trace.
+        trace: how it is estimated; Hutch++ spends its products on a sketch first, which pays where eigenvalues decay.
         density_steps: Lanczos steps of the density; 0 leaves it out.
         examples: training examples of the fixed batch.
         seed: of starts and probes.
@@ -90,10 +94,16 @@ def curvature_of_runs(
             method=method,
             seed=run.record["config"]["seed"],
             top=top_eigenvalues(operator, count=count, seed=seed),
-            trace=hutchinson(operator, probes=probes, seed=seed),
+            trace=_trace(operator, probes=probes, method=trace, seed=seed),
             density=spectral_density(operator, steps=density_steps, seed=seed) if density_steps else None,
         )
         met.add(method)
+
+
+def _trace(operator: Curvature, *, probes: int, method: str, seed: int) -> Trace:
+    if method == "hutch++":
+        return hutchpp(operator, products=probes, seed=seed)
+    return hutchinson(operator, probes=probes, seed=seed)
 
 
 def curvature_tables(found: Sequence[RunCurvature]) -> dict[str, Any]:

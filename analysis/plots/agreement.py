@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from analysis.plots.style import COLUMN_WIDTH, figure, method_colors
 from theory.methods import METHODS
 
-__all__ = ["agreement_forest", "gap_scatter", "published_rows"]
+__all__ = ["plot_agreement", "plot_gap", "plot_published"]
 
 _COLORS = {
     "bound": "#0173b2",
@@ -30,7 +30,7 @@ _TARGETS = {
 }
 
 
-def agreement_forest(
+def plot_agreement(
     table: pd.DataFrame,
     *,
     families: Mapping[str, str],
@@ -97,7 +97,7 @@ _LABELS = {
 }
 
 
-def gap_scatter(
+def plot_gap(
     frame: pd.DataFrame, *, measure: str, unit: str = "", target: str = "gap/cross_entropy", ax: Axes | None = None
 ) -> Axes:
     """Scatter one measure against the measured gap, one colour per method.
@@ -128,7 +128,7 @@ def gap_scatter(
     return ax
 
 
-def published_rows(tau: pd.Series, *, null_high: float | None = None, ax: Axes | None = None) -> Axes:
+def plot_published(tau: pd.Series, *, null_high: float | None = None, ax: Axes | None = None) -> Axes:
     """Draw Kendall's tau of each row of the paper's table 3 against the order of its bounds.
 
     Args:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis.plots.style import COLUMN_WIDTH, PAGE_WIDTH, figure
 
-__all__ = ["adapter_memory", "adapter_steps", "benchmark_frame", "column_construction"]
+__all__ = ["plot_memory", "plot_steps", "benchmark_frame", "plot_columns"]
 
 _OURS = ("cla", "r-cla", "c3la")
 
@@ -27,7 +27,7 @@ def benchmark_frame(result: dict[str, Any]) -> pd.DataFrame:
     return frame.assign(title=frame["case"].map(dict(cases["rows"])))
 
 
-def adapter_steps(frame: pd.DataFrame, *, setting: str, ax: Axes | None = None) -> Axes:
+def plot_steps(frame: pd.DataFrame, *, setting: str, ax: Axes | None = None) -> Axes:
     """Draw each case's step time over the frozen floor beside its share of arithmetic.
 
     Args:
@@ -54,7 +54,7 @@ def adapter_steps(frame: pd.DataFrame, *, setting: str, ax: Axes | None = None) 
     return ax
 
 
-def adapter_memory(frame: pd.DataFrame, *, setting: str, ax: Axes | None = None) -> Axes:
+def plot_memory(frame: pd.DataFrame, *, setting: str, ax: Axes | None = None) -> Axes:
     """Draw the bytes that each case keeps for its backward pass above the floor, on a logarithmic axis.
 
     Raises:
@@ -85,7 +85,7 @@ def _colors(cases: Sequence[str]) -> list[str]:
     ]
 
 
-def column_construction(columns: dict[str, Sequence[Sequence[int]]], *, in_features: int) -> Axes:
+def plot_columns(columns: dict[str, Sequence[Sequence[int]]], *, in_features: int) -> Axes:
     """Draw which columns of W each link of each method trains: one row per link, one square per column.
 
     Args:

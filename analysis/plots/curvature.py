@@ -11,10 +11,10 @@ from analysis.geometry import Density, Eigenvalues
 from analysis.plots.style import figure, method_colors
 from theory.methods import METHODS
 
-__all__ = ["densities", "top_eigenvalue_bars"]
+__all__ = ["plot_densities", "plot_eigenvalues"]
 
 
-def densities(found: Mapping[str, Density], *, ax: Axes | None = None, floor: float = 1e-6) -> Axes:
+def plot_densities(found: Mapping[str, Density], *, ax: Axes | None = None, floor: float = 1e-6) -> Axes:
     """Draw spectral densities on a logarithmic scale, with a band of one standard error over probes.
 
     Args:
@@ -39,7 +39,7 @@ def densities(found: Mapping[str, Density], *, ax: Axes | None = None, floor: fl
     return ax
 
 
-def top_eigenvalue_bars(found: Mapping[str, Eigenvalues], *, ax: Axes | None = None) -> Axes:
+def plot_eigenvalues(found: Mapping[str, Eigenvalues], *, ax: Axes | None = None) -> Axes:
     """Draw top eigenvalues as bars; the error bar is the residual, within which an eigenvalue surely lies.
 
     Args:

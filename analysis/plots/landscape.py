@@ -16,7 +16,7 @@ from analysis.geometry import Landscape
 from analysis.plots.style import PAGE_WIDTH, figure, method_colors
 from analysis.statistics import unchained_partner
 
-__all__ = ["contours", "lines", "sharpness_pairs", "surfaces"]
+__all__ = ["plot_contours", "plot_lines", "plot_sharpness_pairs", "plot_surfaces"]
 
 
 def _scale(shown: Sequence[np.ndarray], log: bool) -> Any:
@@ -39,7 +39,7 @@ def _planes(landscapes: Sequence[Landscape]) -> list[Landscape]:
     return found
 
 
-def contours(
+def plot_contours(
     landscapes: Sequence[Landscape],
     *,
     log: bool = True,
@@ -110,7 +110,7 @@ def _label(ax: Any, plane: Landscape) -> None:
     ax.set_ylabel(names[1], labelpad=1, fontsize=6.5)
 
 
-def surfaces(
+def plot_surfaces(
     landscapes: Sequence[Landscape],
     *,
     log: bool = False,
@@ -123,7 +123,7 @@ def surfaces(
     """Draw planes side by side as three-dimensional surfaces with one height and colour scale.
 
     Args:
-        landscapes: as in `contours`.
+        landscapes: as in `plot_contours`.
         log: heights are log10 of the loss.
         columns: panels per row.
         width: of the figure, inches.
@@ -135,7 +135,7 @@ def surfaces(
         The used axes.
 
     Raises:
-        ValueError: as `contours`.
+        ValueError: as `plot_contours`.
     """
     planes = _planes(landscapes)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -164,7 +164,7 @@ def surfaces(
     return used
 
 
-def lines(landscapes: Sequence[Landscape], *, ax: Axes | None = None, rise: bool = False) -> Axes:
+def plot_lines(landscapes: Sequence[Landscape], *, ax: Axes | None = None, rise: bool = False) -> Axes:
     """Draw one-dimensional landscapes in one panel.
 
     Args:
@@ -189,7 +189,7 @@ def lines(landscapes: Sequence[Landscape], *, ax: Axes | None = None, rise: bool
     return ax
 
 
-def sharpness_pairs(runs: pd.DataFrame, measure: str, *, checkpoint: str = "last", ax: Axes | None = None) -> Axes:
+def plot_sharpness_pairs(runs: pd.DataFrame, measure: str, *, checkpoint: str = "last", ax: Axes | None = None) -> Axes:
     """Draw each chain's sharpness against that of the method it chains, seed by seed, one marker a task.
 
     Points above the diagonal are chains that are sharper.

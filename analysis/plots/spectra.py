@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from analysis.plots.style import figure, method_colors
 from theory.methods import METHODS
 
-__all__ = ["intruders_against_epsilon", "similarity", "singular_value_curves"]
+__all__ = ["plot_intruders", "plot_similarity", "plot_singular_values"]
 
 
 def _style(label: str) -> dict[str, Any]:
@@ -26,9 +26,7 @@ def _style(label: str) -> dict[str, Any]:
     }
 
 
-def intruders_against_epsilon(
-    counts: Mapping[str, pd.DataFrame], *, ax: Axes | None = None, column: str = "intruders"
-) -> Axes:
+def plot_intruders(counts: Mapping[str, pd.DataFrame], *, ax: Axes | None = None, column: str = "intruders") -> Axes:
     """Draw the number (or share) of intruders against epsilon, one line per method.
 
     Args:
@@ -51,7 +49,7 @@ def intruders_against_epsilon(
     return ax
 
 
-def singular_value_curves(spectra: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Axes:
+def plot_singular_values(spectra: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Axes:
     """Draw singular values against their index, both on logarithmic scales; zeros are left out.
 
     Args:
@@ -72,7 +70,7 @@ def singular_value_curves(spectra: Mapping[str, np.ndarray], *, ax: Axes | None 
     return ax
 
 
-def similarity(values: np.ndarray, *, ax: Axes | None = None, title: str = "") -> Axes:
+def plot_similarity(values: np.ndarray, *, ax: Axes | None = None, title: str = "") -> Axes:
     """Draw the subspace similarity phi(i, j) as a heat map from 0 to 1.
 
     Args:

@@ -196,3 +196,10 @@ def test_a_command_parses_calls_and_prints():
         assert not hidden, f"{module}, line {hidden[0].lineno}: {node.name} imports"
         count = _code_lines(node, text)
         assert count <= 40, f"{module}, line {node.lineno}: {node.name} has {count} lines of code: move its work down"
+
+
+def test_what_draws_on_axes_is_named_plot():
+    for module, node, _ in _functions("analysis/plots"):
+        draws = node.returns is not None and ast.unparse(node.returns) in ("Axes", "np.ndarray")
+        if not node.name.startswith("_"):
+            assert node.name.startswith("plot_") == draws, f"{module}, line {node.lineno}: {node.name}"

@@ -20,7 +20,7 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 def test_curvature_of_two_seeds_is_printed_and_written(paths: list[Path], tmp_path: Path, capsys):
-    small = ["--count", "1", "--probes", "2", "--density", "3", "--examples", "8"]
+    small = ["--count", "1", "--probes", "6", "--trace", "hutch++", "--density", "3", "--examples", "8"]
     out = ["--out", str(tmp_path / "curvature.json"), "--figure", str(tmp_path / "densities.pdf")]
     assert main(["curvature", *map(str, paths), *small, *out, "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from analysis.measures import families
-from analysis.plots.agreement import agreement_forest, gap_scatter, published_rows
+from analysis.plots.agreement import plot_agreement, plot_gap, plot_published
 from analysis.plots.style import figure, method_colors
 from analysis.studies.claim import compare_task
 from analysis.studies.made_up import CANDIDATES, made_up_runs
@@ -25,16 +25,16 @@ def test_made_up_runs_reward_what_they_follow_and_nothing_else():
     assert table.index[0] == follow
     assert table.loc[follow, "q"] < 0.1
     assert claim["verdict"] in ("contradicted", "undecided")
-    ax = agreement_forest(table, families=STATED)
+    ax = plot_agreement(table, families=STATED)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(table.sort_values("tau_b").index)
     chosen = [*table.index[:2], "measures/never_taken"]
-    drawn = agreement_forest(table, families=STATED, measures=chosen)
+    drawn = plot_agreement(table, families=STATED, measures=chosen)
     assert [label.get_text() for label in drawn.get_yticklabels()] == chosen[::-1]
     assert {line.get_color() for line in ax.lines} > {"#0173b2", "#d55e00", "#cc78bc", "#029e73", "#949494"}
     with pytest.raises(ValueError, match="lacks measures/never_taken"):
-        agreement_forest(table, families=families(CANDIDATES), measures=chosen)
+        plot_agreement(table, families=families(CANDIDATES), measures=chosen)
     with pytest.raises(ValueError, match="no statistic"):
-        agreement_forest(table, families=STATED, statistic="rho")
+        plot_agreement(table, families=STATED, statistic="rho")
 
 
 def test_the_bound_wins_a_world_that_follows_it():
@@ -54,7 +54,7 @@ def table():
 
 
 def test_a_forest_draws_estimates_in_their_intervals_and_fills_what_is_significant(words):
-    ax = agreement_forest(table(), families=MADE_UP)
+    ax = plot_agreement(table(), families=MADE_UP)
     names = ["size/b", "norm/a", "run/loss", "bound/direct"]
     stems = [line for line in ax.get_lines()[:-1] if line.get_marker() == "None"]
     dots = [line for line in ax.get_lines() if line.get_marker() == "o"]
@@ -73,7 +73,7 @@ def test_a_forest_draws_estimates_in_their_intervals_and_fills_what_is_significa
     assert ax.get_ylim() == pytest.approx((-0.7, 3.7))
     assert ax.get_yticks().tolist() == [0, 1, 2, 3]
     own = figure()[1]
-    without = agreement_forest(
+    without = plot_agreement(
         table().drop(columns="q"), families=MADE_UP, statistic="cmi", measures=["run/loss", "x"], ax=own
     )
     assert without is own
@@ -94,7 +94,7 @@ def test_a_forest_draws_estimates_in_their_intervals_and_fills_what_is_significa
 )
 def test_a_scatter_has_every_run_in_its_methods_colour(measure, unit, target, x, y, points, words):
     frame = pd.DataFrame({"method": ["cla", "lora", "cla"], measure: [1.0, 2.0, 3.0], target: [0.5, 0.25, 0.75]})
-    ax = gap_scatter(frame, measure=measure, unit=unit, target=target)
+    ax = plot_gap(frame, measure=measure, unit=unit, target=target)
     assert points(ax) == {"cLA": [(1.0, 0.5), (3.0, 0.75)], "LoRA": [(2.0, 0.25)]}
     assert [(line.get_marker(), line.get_linestyle()) for line in ax.get_lines()] == [("o", "None")] * 2
     assert [to_hex(line.get_color()) for line in ax.get_lines()] == [
@@ -103,21 +103,21 @@ def test_a_scatter_has_every_run_in_its_methods_colour(measure, unit, target, x,
     said = words(ax)
     assert (said["x"], said["y"], said["legend"]) == (x, y, ["cLA", "LoRA"])
     own = figure()[1]
-    assert gap_scatter(frame, measure=measure, target=target, ax=own) is own
+    assert plot_gap(frame, measure=measure, target=target, ax=own) is own
     with pytest.raises(ValueError, match="no column 'nothing'"):
-        gap_scatter(frame, measure="nothing", target=target)
+        plot_gap(frame, measure="nothing", target=target)
     with pytest.raises(ValueError, match="no column 'method'"):
-        gap_scatter(frame.drop(columns="method"), measure=measure, target=target)
+        plot_gap(frame.drop(columns="method"), measure=measure, target=target)
 
 
 def test_a_scatter_draws_the_gap_of_cross_entropy_unless_told_otherwise(points):
     frame = pd.DataFrame({"method": ["cla"], "norm/a": [1.0], "gap/cross_entropy": [0.5]})
-    assert points(gap_scatter(frame, measure="norm/a")) == {"cLA": [(1.0, 0.5)]}
+    assert points(plot_gap(frame, measure="norm/a")) == {"cLA": [(1.0, 0.5)]}
 
 
-def test_published_rows_are_bars_in_order_with_mean_and_chance(words):
+def test_plot_published_are_bars_in_order_with_mean_and_chance(words):
     tau = pd.Series({("m", "b"): 0.5, ("m", "a"): -0.25, ("n", "a"): 0.2})
-    ax = published_rows(tau, null_high=0.125)
+    ax = plot_published(tau, null_high=0.125)
     bars = [(p.get_width(), p.get_y() + p.get_height() / 2) for p in ax.containers[0]]
     assert np.allclose(bars, [(-0.25, 0), (0.2, 1), (0.5, 2)])
     levels = [line.get_xdata()[0] for line in ax.get_lines()]
@@ -129,5 +129,5 @@ def test_published_rows_are_bars_in_order_with_mean_and_chance(words):
     assert sorted(said["legend"]) == ["chance, 95 % of means", "mean 0.15"]
     assert ax.get_yticks().tolist() == [0, 1, 2]
     own = figure()[1]
-    assert published_rows(tau, ax=own) is own
+    assert plot_published(tau, ax=own) is own
     assert len(own.patches) == 3

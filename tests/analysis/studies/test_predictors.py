@@ -211,7 +211,11 @@ def test_result_and_command_write_the_same_tables(tmp_path, capsys):
     write_world(tmp_path / "runs", follow="neither")
     path = tmp_path / "agreement.json"
     words = ["compare", str(tmp_path / "runs"), "--results", str(path), "--replicates", "20", "--permutations", "19"]
-    assert main(words) == 0
+    assert main([*words, "--figures", str(tmp_path / "figures")]) == 0
+    assert sorted(item.name for item in (tmp_path / "figures").iterdir()) == [
+        "digits-cross_entropy.pdf",
+        "digits-zero_one.pdf",
+    ]
     written = read_json(path)
     again = result(comparison_frame([tmp_path / "runs"]), replicates=20, permutations=19, seed=0)
     assert written["values"]["runs"] == 27
