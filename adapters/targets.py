@@ -15,7 +15,7 @@ from theory.layers import QUERY_VALUE, is_target
 __all__ = ["TARGET_MODULES", "linear_names", "named_under", "target_names"]
 
 TARGET_MODULES: dict[str, list[str]] = {
-    **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    **{kind: list(endings) for kind, endings in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.items()},
     **{kind: list(endings) for kind, endings in QUERY_VALUE.items()},
 }
 """Model type -> endings of the modules that are adapted where none are named: PEFT's, ours where the two differ."""

@@ -9,15 +9,23 @@ Models are read by their attributes, so that this package needs no torch and bot
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["head_modules", "is_inside", "trained_heads"]
+__all__ = ["HasModules", "head_modules", "is_inside", "trained_heads"]
+
+
+class HasModules(Protocol):
+    """What this package reads of a torch module."""
+
+    def named_modules(self) -> Iterable[tuple[str, Any]]:
+        """Return every module inside, itself first under the name ""."""
+
 
 _NAMES = ("classifier", "lm_head", "pre_classifier", "score")
 """Heads of models that do not say which of their modules is the base."""
 
 
-def head_modules(module: Any) -> tuple[str, ...]:
+def head_modules(module: HasModules) -> tuple[str, ...]:
     """Name the modules that make up a model's head.
 
     A transformers model says where its base is (``base_model_prefix``): whatever has parameters beside the base is
@@ -49,7 +57,7 @@ def head_modules(module: Any) -> tuple[str, ...]:
     return tuple(f"{prefix}.{name}" if prefix else name for name in found)
 
 
-def trained_heads(module: Any) -> tuple[str, ...]:
+def trained_heads(module: HasModules) -> tuple[str, ...]:
     """Name the modules of a head that are trained in full beside every adapter: all but a language model's.
 
     A language model (one with output embeddings) keeps its pretrained head.
@@ -73,7 +81,7 @@ def is_inside(name: str, modules: Iterable[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-def _unwrapped(module: Any) -> Any:
+def _unwrapped(module: HasModules) -> Any:
     if not hasattr(module, "named_modules"):
         raise TypeError(f"module must be a torch module with named_modules(), got {type(module).__name__}")
     return module.get_base_model() if hasattr(module, "get_base_model") else module

@@ -1,22 +1,24 @@
 """Shapes of the matrices that an adapter changes: of known models, a config, a module, or given by hand.
 
-Nothing is downloaded: ``theory.models`` holds the ten models of arXiv:2606.13767. Names are those of the
+Nothing is downloaded: ``models.toml`` holds the ten models of arXiv:2606.13767. Names are those of the
 base model in transformers 5.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from theory.checks import check_integer
-from theory.heads import head_modules, is_inside, trained_heads
-from theory.models import MODELS
+from theory.heads import HasModules, head_modules, is_inside, trained_heads
 
 __all__ = [
     "MODELS",
+    "MODEL_NAMES",
     "QUERY_VALUE",
     "LayerShape",
     "for_model",
@@ -30,6 +32,14 @@ __all__ = [
 
 TargetModules = str | Sequence[str]
 Layers = Iterable["LayerShape"] | Iterable[tuple[str, int, int]] | Iterable[tuple[int, int]]
+
+_ENTRIES = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
+
+MODELS: dict[str, dict[str, Any]] = {key: entry["config"] for key, entry in _ENTRIES.items()}
+"""The ten models of arXiv:2606.13767 by key, each as the arguments of its transformers config class."""
+
+MODEL_NAMES: dict[str, str] = {key: entry["name"] for key, entry in _ENTRIES.items()}
+"""Their names as tables and figures show them."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def for_model(key: str, *, target_modules: TargetModules | None = None) -> tuple
     return from_config(MODELS[key], target_modules=target_modules)
 
 
-def from_config(config: Any, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
+def from_config(config: object, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
     """Return the adapted matrices of the base model that a transformers config describes.
 
     Args:
@@ -119,7 +129,7 @@ def from_config(config: Any, *, target_modules: TargetModules | None = None) -> 
 
 
 def from_module(
-    module: Any, *, target_modules: TargetModules | None = None, trained_in_full: Iterable[str] | None = None
+    module: HasModules, *, target_modules: TargetModules | None = None, trained_in_full: Iterable[str] | None = None
 ) -> tuple[LayerShape, ...]:
     """Return the adapted matrices of a live torch module (read by its attributes; torch is not imported).
 
@@ -279,7 +289,7 @@ def _gpt2_layers(config: Any) -> Iterator[LayerShape]:
     return _named("h", depth, {**attention, "mlp.c_fc": (mlp, hidden), "mlp.c_proj": (hidden, mlp)})
 
 
-def _linear_layers(module: Any) -> Iterator[LayerShape]:
+def _linear_layers(module: HasModules) -> Iterator[LayerShape]:
     adapted: tuple[str, ...] = ()
     for name, child in module.named_modules():
         if name.startswith(adapted):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis import plots, records, runs, studies
+from analysis import geometry, plots, records, runs, studies
 
 HELP = "loss planes of finished runs: random or PCA directions, adapter space or merged weights"
 
@@ -66,10 +66,9 @@ def _measure(path: Path, args: argparse.Namespace):
         normalization=args.normalization,
         steps=args.steps,
         radius=args.radius,
-        method=args.method,
-        tolerance=args.tolerance,
-        n_jobs=args.jobs,
         seed=args.seed,
-        progress=not args.quiet,
+        evaluation=geometry.Evaluation(
+            method=args.method, tolerance=args.tolerance, n_jobs=args.jobs, progress=not args.quiet
+        ),
     )
     return run.record["key"], run.record["config"]["seed"], surface

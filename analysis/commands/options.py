@@ -18,7 +18,7 @@ _KINDS = ("image-classification", "text-classification", "multiple-choice", "reg
 def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = ()) -> None:
     """Add the options of a run but those in ``swept``, which the caller adds as lists."""
 
-    def add(group: Any, flag: str, **kwargs: Any) -> None:
+    def add(group: argparse._ArgumentGroup, flag: str, **kwargs: Any) -> None:
         if flag.removeprefix("--").replace("-", "_") not in swept:
             group.add_argument(flag, **kwargs)
 
@@ -80,7 +80,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
     add(kept, "--checkpoint-every", type=int, default=0, metavar="STEPS", help="resumable checkpoints of a long run")
 
 
-def add_method_axes(group: Any) -> None:
+def add_method_axes(group: argparse._ActionsContainer) -> None:
     """Add the axes of a grid that belong to the method: ``--methods``, ``--ranks`` and ``--links``."""
     group.add_argument("--methods", nargs="+", default=["all"], help="methods, or all for the eleven")
     group.add_argument("--ranks", type=whole_numbers, default=[16], help="for example 1,2,4,8,16")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -18,7 +19,7 @@ __all__ = ["COLUMN_WIDTH", "PAGE_WIDTH", "figure", "method_colors", "save"]
 COLUMN_WIDTH = 3.33
 PAGE_WIDTH = 6.95
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 7.5,
     "axes.labelsize": 7.5,
     "axes.titlesize": 7.5,
@@ -58,8 +59,9 @@ def figure(
     Returns:
         The figure and its axes (an array when there are several), as ``plt.subplots`` does.
     """
+    options: dict[str, Any] = {**kwargs, "figsize": (width, height)}
     with mpl.rc_context(_STYLE):
-        made = plt.subplots(rows, columns, figsize=(width, height), **kwargs)
+        made = plt.subplots(rows, columns, **options)
         interactive = mpl.is_interactive()  # the first figure may start a notebook's backend, which sets this
     mpl.interactive(interactive)
     return made

@@ -123,7 +123,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a record holds numbers, strings, lists and mappings, got {type(value).__name__}")
 
 
-def atomic_write_json(path: str | Path, obj: Any) -> Path:
+def atomic_write_json(path: str | Path, obj: object) -> Path:
     """Write strict JSON whole or not at all; NaN and infinities are kept by name ("nan", "inf", "-inf").
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from analysis.records import read_json
 from analysis.runs.collect import record_paths
@@ -106,10 +107,11 @@ def _check_base(folder: Path, trained_on: Any) -> None:
         )
 
 
-def _load_weights(base: torch.nn.Module, folder: Path, *, dense: bool) -> torch.nn.Module:
+def _load_weights(base: PreTrainedModel, folder: Path, *, dense: bool) -> torch.nn.Module:
     if dense:
         with quiet_transformers():  # save_pretrained may rename weights on the way out; only its own reader knows how
-            loaded, found = type(base).from_pretrained(str(folder), output_loading_info=True)
+            read: Any = type(base).from_pretrained  # with loading info it returns a pair, which its type leaves out
+            loaded, found = read(str(folder), output_loading_info=True)
         if found["missing_keys"]:
             raise ValueError(f"weights {str(folder)!r} lack {sorted(found['missing_keys'])[0]!r}")
         loaded.missing_keys = getattr(base, "missing_keys", [])  # of the base: a new pooler belongs to the head

@@ -107,7 +107,7 @@ class BasisCache:
             ValueError: if it is not a finite matrix, or a file on disk is damaged.
         """
         matrix = _matrix(weight, "base weight")
-        digest = hashlib.blake2b(matrix.cpu().contiguous().view(torch.uint8).numpy(), digest_size=16)
+        digest = hashlib.blake2b(matrix.cpu().contiguous().view(torch.uint8).numpy().data, digest_size=16)
         bits = torch.finfo(_precision(matrix, self.precision)).bits
         key = f"{'x'.join(map(str, matrix.shape))}-{bits}-{digest.hexdigest()}"
         if key not in self._kept:

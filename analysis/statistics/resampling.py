@@ -109,7 +109,9 @@ def cluster_permutations(
         yield index
 
 
-def interval(samples: NDArray[np.float64], *, confidence: float = 0.95) -> tuple[NDArray, NDArray]:
+def interval(
+    samples: NDArray[np.float64], *, confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Percentile interval of bootstrap replicates, over the first axis, leaving undefined replicates out.
 
     Args:
@@ -197,7 +199,8 @@ def adjust_p_values(p_values: ArrayLike, *, method: str = "benjamini-hochberg") 
         adjusted[order] = np.minimum.accumulate((p_values[order] * count / rank)[::-1])[::-1]
     else:
         raise ValueError(f"unknown method {method!r}; accepted: 'benjamini-hochberg', 'holm'")
-    return np.minimum(adjusted, 1.0)
+    result: NDArray[np.float64] = np.minimum(adjusted, 1.0)
+    return result
 
 
 def bootstrap_means(

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    BaseImageProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_MULTIPLE_CHOICE_MAPPING
 
 from analysis.tasks.hub import hub_reachable
@@ -81,7 +88,7 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_image_processor(spec: str) -> Any:
+def load_image_processor(spec: str) -> BaseImageProcessor:
     """Load the processor that resizes and normalises a model's images.
 
     Raises:
@@ -95,7 +102,7 @@ def supports_multiple_choice(spec: str) -> bool:
     return type(_from_pretrained(AutoConfig, spec)) in MODEL_FOR_MULTIPLE_CHOICE_MAPPING
 
 
-def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> torch.nn.Module:
+def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> PreTrainedModel:
     """Load a base model for a kind of task, its missing head drawn by ``seed``.
 
     Args:
@@ -138,7 +145,7 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> tor
         model.config.get_text_config().pad_token_id = load_tokenizer(spec).pad_token_id
     model.missing_keys = sorted(info["missing_keys"])
     redraw(model, [*model.missing_keys, *(str(key[0]) for key in info["mismatched_keys"])], seed=seed)
-    return model.eval()
+    return cast(PreTrainedModel, model.eval())
 
 
 def _sees_what_follows(config: Any) -> bool:

@@ -34,10 +34,10 @@ from analysis.tasks.redraw import redraw
 __all__ = ["check_tiny", "tiny_model_folder", "write_tiny_model"]
 
 _VERSION = 2
-_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 _VOCABULARY = 256 + len(_SPECIALS)
-_IDS = {"vocab_size": _VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_IDS: dict[str, Any] = {"vocab_size": _VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def _vit() -> PreTrainedModel:
@@ -45,12 +45,13 @@ def _vit() -> PreTrainedModel:
 
 
 def _deberta() -> PreTrainedModel:
+    buckets: dict[str, Any] = {"position_buckets": 16}
     config = DebertaV2Config(
         **_SIZES,
         **_IDS,
+        **buckets,
         relative_attention=True,
         pos_att_type=["p2c", "c2p"],
-        position_buckets=16,
         max_position_embeddings=256,
         type_vocab_size=0,
     )
