@@ -25,7 +25,7 @@ from analysis.runs.config import RunConfig
 from analysis.runs.generalization import measured_gap
 from analysis.runs.instruments import PeakMemory, StepClock, saved_activation_bytes
 from analysis.runs.loading import LoadedRun, load_run
-from analysis.runs.scalars import run_measures
+from analysis.runs.scalars import run_scalars
 from analysis.runs.trainer import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
 from analysis.tasks import Outputs, Task, carve, evaluate, load_model, load_task, metric
 from theory.methods import get_method
@@ -214,7 +214,7 @@ def _measure(trained: _Trained) -> dict[str, Any]:
             "total": sum(p.numel() for p in model.parameters()),
         },
         **_results(task, train, heldout),
-        "measures": run_measures(model, base_state=trained.base, updates=updates, train=train),
+        "measures": run_scalars(model, base_state=trained.base, updates=updates, train=train),
         "timing": {**trained.timing, "saved_activation_bytes": saved},
         "updates": updates,
     }

@@ -11,7 +11,7 @@ import adapters
 from analysis.tasks import Outputs
 from theory.records import UpdateRecord
 
-__all__ = ["run_measures"]
+__all__ = ["run_scalars"]
 
 
 def _squared_norms(model: torch.nn.Module, base_state: Mapping[str, torch.Tensor]) -> tuple[float, float]:
@@ -29,7 +29,7 @@ def _squared_norms(model: torch.nn.Module, base_state: Mapping[str, torch.Tensor
     return update, base
 
 
-def run_measures(
+def run_scalars(
     model: torch.nn.Module,
     *,
     base_state: Mapping[str, torch.Tensor],

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.statistics.pairs import Pairs, all_pairs, axis_pairs, dense_ranks, environment_pairs
 
-__all__ = ["Cells", "granulated_tau", "kendall_tau", "partial_tau", "prepare_cells", "sign_error", "tied_share"]
+__all__ = ["DesignPairs", "granulated_tau", "kendall_tau", "partial_tau", "design_pairs", "sign_error", "tied_share"]
 
 
 def _signs(values: ArrayLike, pairs: Pairs) -> NDArray[np.float64]:
@@ -82,11 +82,11 @@ def kendall_tau(
 
 
 @dataclass(frozen=True)
-class Cells:
+class DesignPairs:
     """The pairs of a design by axis, prepared once for many shuffles and bootstrap samples.
 
     Attributes:
-        granulated: axis -> pairs in the cells of granulated tau.
+        granulated: axis -> pairs in the groups of granulated tau.
         environments: axis -> the same pairs by the two values that the axis takes.
     """
 
@@ -94,13 +94,13 @@ class Cells:
     environments: dict[str, Pairs]
 
 
-def prepare_cells(
+def design_pairs(
     design: pd.DataFrame,
     *,
     axes: Sequence[str],
     fixed: Sequence[str] = (),
     nested: Mapping[str, str] | None = None,
-) -> Cells:
+) -> DesignPairs:
     """Find the pairs that differ on one axis alone; arguments as in :func:`granulated_tau`.
 
     Raises:
@@ -109,7 +109,7 @@ def prepare_cells(
     if not axes:
         raise ValueError("axes must name at least one hyper-parameter")
     held = {axis: _held(axis, axes, fixed, nested) for axis in axes}
-    return Cells(
+    return DesignPairs(
         {axis: axis_pairs(design, axis, fixed=others) for axis, others in held.items()},
         {axis: environment_pairs(design, axis, fixed=others) for axis, others in held.items()},
     )
@@ -130,12 +130,12 @@ def granulated_tau(
     nested: Mapping[str, str] | None = None,
     variant: str = "a",
     weights: NDArray[np.float64] | None = None,
-    cells: Cells | None = None,
+    prepared: DesignPairs | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     r"""Granulated Kendall's tau: agreement when one hyper-parameter moves and all others stand still.
 
-    Source: arXiv:1912.02178, eqs. 5-6. psi_i is tau within each cell in which every axis but i is fixed,
-    averaged over cells with equal weight; Psi is the mean of the psi_i. A measure that only knows which
+    Source: arXiv:1912.02178, eqs. 5-6. psi_i is tau within each group in which every axis but i is fixed,
+    averaged over groups with equal weight; Psi is the mean of the psi_i. A measure that only knows which
     hyper-parameter was changed cannot score here.
 
     Args:
@@ -146,9 +146,9 @@ def granulated_tau(
         fixed: columns always held fixed as well, such as the seed or the task.
         nested: axis -> the axis it belongs to, for a hyper-parameter that only some values of the other have
             (a chain's length, given the method); it is not held fixed where the other one moves.
-        variant: ``"a"`` as in the paper, or ``"b"`` (a cell where the measure is constant is left out).
+        variant: ``"a"`` as in the paper, or ``"b"`` (a group where the measure is constant is left out).
         weights: multiplicities of the runs, shape (replicates, runs).
-        cells: :func:`prepare_cells` of the same design and columns, prepared beforehand.
+        prepared: :func:`design_pairs` of the same design and columns.
 
     Returns:
         psi of each axis and their mean under ``"mean"``; an axis without a single pair is NaN and left out.
@@ -162,11 +162,11 @@ def granulated_tau(
     (1.0, 0.0, 0.5)
     """
     measures, target = _check(measures, target)
-    cells = prepare_cells(design, axes=axes, fixed=fixed, nested=nested) if cells is None else cells
+    prepared = design_pairs(design, axes=axes, fixed=fixed, nested=nested) if prepared is None else prepared
     replicates = 1 if weights is None else len(weights)
     undefined = np.full((replicates, 1, measures.shape[1]), np.nan)
     psi: dict[str, NDArray[np.float64]] = {}
-    for axis, pairs in cells.granulated.items():
+    for axis, pairs in prepared.granulated.items():
         tau = _cell_tau(measures, target, pairs, weights, variant) if len(pairs.left) else undefined
         psi[axis] = _mean(tau, axis=1)
     psi["mean"] = _mean(np.stack(list(psi.values())), axis=0)
@@ -192,7 +192,7 @@ def sign_error(
     weights: NDArray[np.float64] | None = None,
     num_heldout: int | None = None,
     loss_range: float = 1.0,
-    cells: Cells | None = None,
+    prepared: DesignPairs | None = None,
 ) -> tuple[NDArray[np.float64], tuple[object, ...]]:
     r"""Sign error in every environment; its worst entry is the robust sign error.
 
@@ -213,7 +213,7 @@ def sign_error(
             max(0, 1 - 2 exp(-2 n (D / (2 range))^2))^2, cut to zero below 1/2 (Hoeffding, as the paper's
             code does), so that pairs decided by held-out noise do not count.
         loss_range: width of the loss' range, for that weight.
-        cells: :func:`prepare_cells` of the same design and columns, prepared beforehand.
+        prepared: :func:`design_pairs` of the same design and columns.
 
     Returns:
         Errors of shape (environments, measures), or (replicates, environments, measures) with weights, NaN
@@ -225,8 +225,8 @@ def sign_error(
     measures, target = _check(measures, target)
     errors: list[NDArray[np.float64]] = []
     labels: list[object] = []
-    cells = prepare_cells(design, axes=axes, fixed=fixed, nested=nested) if cells is None else cells
-    for pairs in cells.environments.values():
+    prepared = design_pairs(design, axes=axes, fixed=fixed, nested=nested) if prepared is None else prepared
+    for pairs in prepared.environments.values():
         if not len(pairs.left):
             continue
         trust = np.ones((len(pairs.left), 1))

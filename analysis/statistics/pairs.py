@@ -1,4 +1,4 @@
-"""Pairs of runs, the cells in which they are compared, and ranks with open ties."""
+"""Pairs of runs, the groups in which they are compared, and ranks with open ties."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _CHUNK = 2_000_000
 
 @dataclass(frozen=True)
 class Pairs:
-    """Unordered pairs of runs, sorted by the cell in which they are compared.
+    """Unordered pairs of runs, sorted by the group in which they are compared.
 
     Attributes:
         left, right: indices of the two runs, shape (pairs,).
-        starts: position of each cell's first pair, shape (cells,).
-        labels: what names each cell.
+        starts: position of each group's first pair, shape (groups,).
+        labels: what names each group.
     """
 
     left: NDArray[np.intp]
@@ -30,14 +30,14 @@ class Pairs:
     labels: tuple[object, ...]
 
     def sums(self, columns: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """Sum columns over the pairs of each cell, pair {i, j} weighted by w_i w_j.
+        """Sum columns over the pairs of each group, pair {i, j} weighted by w_i w_j.
 
         Args:
             columns: shape (pairs, columns).
             weights: shape (replicates, runs); every pair once when left out.
 
         Returns:
-            Shape (replicates, cells, columns).
+            Shape (replicates, groups, columns).
         """
         if weights is None:
             return np.add.reduceat(columns, self.starts, axis=0)[None]
@@ -55,7 +55,7 @@ class Pairs:
 
 
 def all_pairs(runs: int) -> Pairs:
-    """Every pair of runs, in one cell.
+    """Every pair of runs, in one group.
 
     Raises:
         ValueError: if there are fewer than two runs.
@@ -85,12 +85,12 @@ def check_design(design: pd.DataFrame, columns: Sequence[str]) -> None:
 
 
 def axis_pairs(design: pd.DataFrame, axis: str, *, fixed: Sequence[str]) -> Pairs:
-    """Pairs that differ on one axis and agree on every column held fixed: the cells of granulated tau.
+    """Pairs that differ on one axis and agree on every column held fixed: the groups of granulated tau.
 
     Args:
         design: one row per run.
         axis: the hyper-parameter that differs within a pair.
-        fixed: columns that are equal within a pair; their values name the cell.
+        fixed: columns that are equal within a pair; their values name the group.
 
     Returns:
         The pairs; none at all when no two runs qualify.
@@ -105,12 +105,12 @@ def axis_pairs(design: pd.DataFrame, axis: str, *, fixed: Sequence[str]) -> Pair
     check_design(design, [axis, *fixed])
     level = pd.factorize(design[axis])[0]
     if fixed:
-        cell, names = pd.MultiIndex.from_frame(design[list(fixed)]).factorize()
+        group, names = pd.MultiIndex.from_frame(design[list(fixed)]).factorize()
     else:
-        cell, names = np.zeros(len(design), dtype=np.intp), [()]
+        group, names = np.zeros(len(design), dtype=np.intp), [()]
     left, right = np.triu_indices(len(design), 1)
-    keep = (cell[left] == cell[right]) & (level[left] != level[right])
-    return _in_cells(left[keep], right[keep], cell[left[keep]], list(names))
+    keep = (group[left] == group[right]) & (level[left] != level[right])
+    return _in_groups(left[keep], right[keep], group[left[keep]], list(names))
 
 
 def environment_pairs(design: pd.DataFrame, axis: str, *, fixed: Sequence[str]) -> Pairs:
@@ -128,14 +128,14 @@ def environment_pairs(design: pd.DataFrame, axis: str, *, fixed: Sequence[str]) 
     low = np.minimum(level[pairs.left], level[pairs.right])
     high = np.maximum(level[pairs.left], level[pairs.right])
     names = [(axis, a, b) for a in values for b in values]
-    return _in_cells(pairs.left, pairs.right, low * len(values) + high, names)
+    return _in_groups(pairs.left, pairs.right, low * len(values) + high, names)
 
 
-def _in_cells(
-    left: NDArray[np.intp], right: NDArray[np.intp], cell: NDArray[np.intp], names: Sequence[object]
+def _in_groups(
+    left: NDArray[np.intp], right: NDArray[np.intp], group: NDArray[np.intp], names: Sequence[object]
 ) -> Pairs:
-    order = np.argsort(cell, kind="stable")
-    kept, starts = np.unique(cell[order], return_index=True)
+    order = np.argsort(group, kind="stable")
+    kept, starts = np.unique(group[order], return_index=True)
     return Pairs(left[order], right[order], starts, tuple(names[code] for code in kept))
 
 

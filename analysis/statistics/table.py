@@ -10,16 +10,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.statistics.agreement import Cells as PairCells
 from analysis.statistics.agreement import (
+    DesignPairs,
+    design_pairs,
     granulated_tau,
     kendall_tau,
     partial_tau,
-    prepare_cells,
     sign_error,
     tied_share,
 )
-from analysis.statistics.conditional_mi import Cells, conditional_cells, conditional_mutual_information
+from analysis.statistics.conditional_mi import Strata, conditional_mutual_information, conditioning_strata
 from analysis.statistics.pairs import check_design, dense_ranks
 from analysis.statistics.resampling import (
     adjust_p_values,
@@ -42,7 +42,7 @@ class Comparison:
 
     Attributes:
         target: column of the measured generalization error.
-        axes: hyper-parameters that vary: cells of granulated tau, environments, conditioning sets.
+        axes: hyper-parameters that vary: groups of granulated tau, environments, conditioning sets.
         fixed: columns always held fixed as well (seed, task).
         nested: hyper-parameter -> the axis it belongs to, see ``analysis.statistics.agreement.granulated_tau``.
         cluster: columns whose joint value names a cluster of dependent runs (all axes by default, plus task).
@@ -148,7 +148,7 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
         list(cluster_permutations(clusters, replicates=comparison.permutations, seed=comparison.seed, strata=strata))
     )
 
-    pairs = prepare_cells(frame, axes=comparison.axes, fixed=comparison.fixed, nested=dict(comparison.nested))
+    pairs = design_pairs(frame, axes=comparison.axes, fixed=comparison.fixed, nested=dict(comparison.nested))
 
     def ends(statistic: Callable[..., Floats]) -> tuple[Floats, Floats]:
         return interval(statistic(weights=weights), confidence=comparison.confidence)
@@ -160,7 +160,7 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
         return kendall_tau(values, target, weights=weights)
 
     def granulated(target: Numbers = target, weights: Floats | None = None) -> dict[str, Floats]:
-        return granulated_tau(values, target, frame, axes=comparison.axes, weights=weights, cells=pairs)
+        return granulated_tau(values, target, frame, axes=comparison.axes, weights=weights, prepared=pairs)
 
     def psi(target: Numbers = target, weights: Floats | None = None) -> Floats:
         return granulated(target=target, weights=weights)["mean"]
@@ -191,9 +191,9 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
         for position, control in enumerate(comparison.controls):
             columns[f"partial_{control}"] = partial_tau(values, target, controls[:, position])
     rows = {name: {key: value[k] for key, value in columns.items()} for k, name in enumerate(names)}
-    cells = conditional_cells(frame, axes=comparison.axes)
+    conditioning = conditioning_strata(frame, axes=comparison.axes)
     for k, name in enumerate(names):
-        rows[name] |= _cmi_row(values[:, k], target, frame, comparison, cells, weights, shuffles)
+        rows[name] |= _cmi_row(values[:, k], target, frame, comparison, conditioning, weights, shuffles)
         bar.update()
     return rows
 
@@ -203,11 +203,11 @@ def _sign_error_columns(
     target: Numbers,
     frame: pd.DataFrame,
     axes: tuple[str, ...],
-    cells: PairCells,
+    prepared: DesignPairs,
     shuffles: Numbers,
 ) -> dict[str, Floats]:
     def errors(target: Numbers) -> tuple[Floats, tuple[object, ...]]:
-        return sign_error(values, target, frame, axes=axes, cells=cells)
+        return sign_error(values, target, frame, axes=axes, prepared=prepared)
 
     observed, labels = errors(target)
     worst = observed.argmax(axis=0)
@@ -228,14 +228,14 @@ def _cmi_row(
     target: Numbers,
     frame: pd.DataFrame,
     comparison: Comparison,
-    cells: Cells,
+    strata: Strata,
     weights: Floats,
     shuffles: Numbers,
 ) -> dict[str, object]:
     axes, count = comparison.axes, comparison.cmi_replicates
 
     def criterion(target: Numbers = target, weights: Floats | None = None) -> pd.Series:
-        return conditional_mutual_information(measure, target, frame, axes=axes, weights=weights, cells=cells)
+        return conditional_mutual_information(measure, target, frame, axes=axes, weights=weights, strata=strata)
 
     observed = criterion()
     nothing = np.full(1, np.nan)

@@ -15,7 +15,7 @@ import adapters
 from analysis.certificates.short_code import adapted_modules, reached_subspace
 from analysis.certificates.subspace import Subspace
 from analysis.measures import adapted_weights, run_updates
-from analysis.runs.scalars import run_measures
+from analysis.runs.scalars import run_scalars
 from analysis.tasks import TINY_MODELS
 from analysis.tasks.models import load_pretrained, supports_multiple_choice
 from theory import layers
@@ -108,7 +108,7 @@ def test_full_fine_tuning_counts_what_adapters_on_every_linear_layer_would(model
     assert list(deltas) == expected
     ones = torch.ones(1).numpy()
     outputs = SimpleNamespace(margins=ones, losses=ones, weights=ones, errors=ones)
-    scalars = run_measures(tuned, base_state=base, updates=records, train=outputs)
+    scalars = run_scalars(tuned, base_state=base, updates=records, train=outputs)
     size = sum(record["numbers_trained"] for record in records if record["kind"] != "head")
     assert scalars["frobenius_norm_update"] == pytest.approx(0.5 * size**0.5, rel=1e-4)
     assert scalars["numbers_trained"] == size
