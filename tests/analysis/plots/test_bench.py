@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from analysis.plots.bench import adapter_memory, adapter_steps, benchmark_frame, column_construction
+from analysis.plots.bench import benchmark_frame, plot_columns, plot_memory, plot_steps
 from analysis.plots.style import PAGE_WIDTH, figure
 
 RESULT = {
@@ -23,7 +23,7 @@ RESULT = {
 
 
 def test_steps_are_bars_with_half_their_quartiles_and_the_arithmetic_marked(bars, words):
-    ax = adapter_steps(benchmark_frame(RESULT), setting="s")
+    ax = plot_steps(benchmark_frame(RESULT), setting="s")
     boxes = [(p.get_width(), p.get_y() + p.get_height() / 2, to_hex(p.get_facecolor())) for p in ax.patches]
     assert [box[0] for box in boxes] == [2.0, 3.0, 1.5]
     assert np.allclose([box[1] for box in boxes], [0, 1, 2])
@@ -40,28 +40,28 @@ def test_steps_are_bars_with_half_their_quartiles_and_the_arithmetic_marked(bars
     assert said["legend"] == ["arithmetic alone"]
     assert ax.get_yticks().tolist() == [0, 1, 2]
     own = figure()[1]
-    assert adapter_steps(benchmark_frame(RESULT), setting="t", ax=own) is own
+    assert plot_steps(benchmark_frame(RESULT), setting="t", ax=own) is own
 
 
 def test_memory_is_in_mebibytes_and_leaves_out_what_keeps_none(words):
-    ax = adapter_memory(benchmark_frame(RESULT), setting="s")
+    ax = plot_memory(benchmark_frame(RESULT), setting="s")
     assert [(p.get_width(), to_hex(p.get_facecolor())) for p in ax.patches] == [(16.0, "#0173b2"), (1.0, "#d55e00")]
     assert np.allclose([p.get_y() + p.get_height() / 2 for p in ax.patches], [0, 1])
     said = words(ax)
     assert (said["rows"], said["scales"][0]) == (["LoRA", "cLA"], "log")
     assert said["x"] == "MiB kept above the floor (s)"
     own = figure()[1]
-    assert adapter_memory(benchmark_frame(RESULT), setting="s", ax=own) is own
+    assert plot_memory(benchmark_frame(RESULT), setting="s", ax=own) is own
 
 
-@pytest.mark.parametrize("draw", [adapter_steps, adapter_memory])
+@pytest.mark.parametrize("draw", [plot_steps, plot_memory])
 def test_settings_that_were_not_measured_are_refused(draw):
     with pytest.raises(ValueError, match="setting 'u' was not measured; accepted: s, t"):
         draw(benchmark_frame(RESULT), setting="u")
 
 
 def test_construction_marks_live_and_earlier_columns():
-    ax = column_construction({"c3LA": [(0, 1), (2, 3), ()], "cLA": [(0, 1)]}, in_features=4)
+    ax = plot_columns({"c3LA": [(0, 1), (2, 3), ()], "cLA": [(0, 1)]}, in_features=4)
     first, second = ax.figure.axes
     assert ax is first
     assert first.images[0].get_array().tolist() == [[1.0, 1.0, 0.0, 0.0], [0.35, 0.35, 1.0, 1.0], [0.35] * 4]

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from analysis.geometry import Density, Eigenvalues
-from analysis.plots.curvature import densities, top_eigenvalue_bars
+from analysis.plots.curvature import plot_densities, plot_eigenvalues
 from analysis.plots.style import figure, method_colors
 
 
@@ -24,7 +24,9 @@ def eigenvalues(values, residuals):
 
 
 def test_densities_stop_at_the_floor_and_carry_one_standard_error(words):
-    ax = densities({"cla": density([1.0, 0.5, 0.005], [0.25, 0.6, 0.1]), "mine": density([2.0], [0.0])}, floor=0.01)
+    ax = plot_densities(
+        {"cla": density([1.0, 0.5, 0.005], [0.25, 0.6, 0.1]), "mine": density([2.0], [0.0])}, floor=0.01
+    )
     first, second = ax.get_lines()
     assert first.get_xdata().tolist() == [0, 1, 2]
     assert first.get_ydata()[:2].tolist() == [1.0, 0.5]
@@ -37,13 +39,13 @@ def test_densities_stop_at_the_floor_and_carry_one_standard_error(words):
     assert (said["scales"], said["legend"]) == (("linear", "log"), ["cLA", "mine"])
     assert (said["x"], said["y"]) == ("eigenvalue of the Hessian", "density")
     own = figure()[1]
-    drawn = densities({"a": density([1.0, 2e-6, 5e-7], [0, 0, 0])}, ax=own)
+    drawn = plot_densities({"a": density([1.0, 2e-6, 5e-7], [0, 0, 0])}, ax=own)
     assert drawn is own
     assert np.isnan(own.get_lines()[0].get_ydata()).tolist() == [False, False, True]
 
 
 def test_eigenvalues_are_bars_side_by_side_with_their_residual_on_both_sides(bars, words):
-    ax = top_eigenvalue_bars({"lora": eigenvalues([4.0, 2.0], [0.5, 0.25]), "x": eigenvalues([3.0], [1.0])})
+    ax = plot_eigenvalues({"lora": eigenvalues([4.0, 2.0], [0.5, 0.25]), "x": eigenvalues([3.0], [1.0])})
     boxes = [[(patch.get_x(), patch.get_height(), patch.get_width()) for patch in c] for c in ax.containers[1::2]]
     assert np.allclose(boxes[0], [(-0.2, 4.0, 0.4), (0.8, 2.0, 0.4)])
     assert np.allclose(boxes[1], [(0.2, 3.0, 0.4)])
@@ -58,4 +60,4 @@ def test_eigenvalues_are_bars_side_by_side_with_their_residual_on_both_sides(bar
     assert (said["x"], said["y"]) == ("index", "eigenvalue of the Hessian")
     assert said["legend"] == ["LoRA", "x"]
     own = figure()[1]
-    assert top_eigenvalue_bars({"x": eigenvalues([3.0], [1.0])}, ax=own) is own
+    assert plot_eigenvalues({"x": eigenvalues([3.0], [1.0])}, ax=own) is own

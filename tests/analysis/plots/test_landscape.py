@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm, to_hex
 
 from analysis.geometry import Landscape
 from analysis.plots.interactive import surfaces_page
-from analysis.plots.landscape import contours, lines, sharpness_pairs, surfaces
+from analysis.plots.landscape import plot_contours, plot_lines, plot_sharpness_pairs, plot_surfaces
 from analysis.plots.style import PAGE_WIDTH, figure, method_colors
 
 
@@ -30,7 +30,7 @@ LARGE = plane([[0.5, 1.0, 1.0], [1.0, 64.0, np.nan]], title="large", explained=(
 
 
 def test_contours_share_logarithmic_levels_and_mark_centre_and_path():
-    used = contours([SMALL, LARGE], levels=7)
+    used = plot_contours([SMALL, LARGE], levels=7)
     assert [ax.get_title() for ax in used] == ["small", "large"]
     for ax in used:
         (drawn,) = ax.collections
@@ -54,7 +54,7 @@ def test_contours_share_logarithmic_levels_and_mark_centre_and_path():
 @pytest.mark.parametrize("worst", [np.inf, -np.inf, np.nan])
 def test_what_is_not_finite_stays_white_and_the_largest_loss_does_not(worst):
     """The filled polygons cover the finite half of the grid: corners with a value, not the one without."""
-    (ax,) = contours([plane([[1.0, 1.0, 1.0], [1.0, 2.0, worst]])], log=False, levels=3)
+    (ax,) = plot_contours([plane([[1.0, 1.0, 1.0], [1.0, 2.0, worst]])], log=False, levels=3)
     (drawn,) = ax.collections
     assert np.allclose(drawn.levels, [1, 4 / 3, 5 / 3, 2])
     corners = np.concatenate([path.vertices for path in drawn.get_paths() if len(path.vertices)])
@@ -64,40 +64,40 @@ def test_what_is_not_finite_stays_white_and_the_largest_loss_does_not(worst):
 
 
 def test_panels_fill_rows_and_the_rest_stays_empty():
-    used = contours([SMALL] * 3, columns=2, panel_height=1.0, width=5.0)
+    used = plot_contours([SMALL] * 3, columns=2, panel_height=1.0, width=5.0)
     fig = used[0].figure
     assert fig.get_size_inches().tolist() == [5.0, 2.25]
     grid = used[0].get_subplotspec().get_gridspec()
     assert (grid.nrows, grid.ncols) == (2, 2)
     assert [ax.get_subplotspec().num1 for ax in used] == [0, 1, 2]
     assert [ax.axison for ax in fig.axes[:4]] == [True, True, True, False]
-    two = contours([SMALL] * 2)
+    two = plot_contours([SMALL] * 2)
     assert two[0].get_subplotspec().get_gridspec().ncols == 2
-    five = contours([SMALL] * 5)
+    five = plot_contours([SMALL] * 5)
     assert (five[0].get_subplotspec().get_gridspec().nrows, five[0].get_subplotspec().get_gridspec().ncols) == (2, 4)
 
 
 def test_outer_labels_stand_at_the_left_and_at_the_bottom_alone():
-    used = contours([SMALL] * 3, columns=2, outer_labels=True)
+    used = plot_contours([SMALL] * 3, columns=2, outer_labels=True)
     assert [(ax.xaxis.label.get_visible(), ax.yaxis.label.get_visible()) for ax in used] == [
         (False, True), (True, False), (True, True),
     ]  # fmt: skip
     shown = [(ax.xaxis.get_tick_params()["labelbottom"], ax.yaxis.get_tick_params()["labelleft"]) for ax in used]
     assert shown == [(False, True), (True, False), (True, True)]
-    every = contours([SMALL] * 3, columns=2)
+    every = plot_contours([SMALL] * 3, columns=2)
     assert all(ax.xaxis.label.get_visible() and ax.yaxis.label.get_visible() for ax in every)
 
 
 def test_levels_are_fourteen_and_logarithmic_unless_said_otherwise():
-    (ax,) = contours([SMALL])
+    (ax,) = plot_contours([SMALL])
     assert len(ax.collections[0].levels) == 15
     assert isinstance(ax.collections[0].norm, LogNorm)
-    (linear,) = contours([SMALL], log=False)
+    (linear,) = plot_contours([SMALL], log=False)
     assert not isinstance(linear.collections[0].norm, LogNorm)
     assert (linear.collections[0].norm.vmin, linear.collections[0].norm.vmax) == (1, 16)
 
 
-@pytest.mark.parametrize("draw", [contours, surfaces])
+@pytest.mark.parametrize("draw", [plot_contours, plot_surfaces])
 def test_what_cannot_be_drawn_is_refused(draw):
     with pytest.raises(ValueError, match="at least one landscape"):
         draw([])
@@ -109,16 +109,16 @@ def test_what_cannot_be_drawn_is_refused(draw):
 
 def test_a_logarithm_needs_a_positive_loss():
     with pytest.raises(ValueError, match="log=True needs a positive loss"):
-        contours([plane(np.zeros((2, 2)))])
-    (ax,) = contours([plane([[0.0, 1.0], [4.0, 2.0]])])
+        plot_contours([plane(np.zeros((2, 2)))])
+    (ax,) = plot_contours([plane([[0.0, 1.0], [4.0, 2.0]])])
     assert ax.collections[0].norm.vmin == 1.0
-    (flat,) = contours([plane([[-1.0, 0.0], [-1.0, 0.0]])], log=False)
+    (flat,) = plot_contours([plane([[-1.0, 0.0], [-1.0, 0.0]])], log=False)
     assert (flat.collections[0].norm.vmin, flat.collections[0].norm.vmax) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize("log", [False, True])
 def test_surfaces_share_one_height(log):
-    used = surfaces([SMALL, LARGE], log=log, elevation=20.0, azimuth=-50.0)
+    used = plot_surfaces([SMALL, LARGE], log=log, elevation=20.0, azimuth=-50.0)
     low, high = (np.log10(0.5), np.log10(64.0)) if log else (0.5, 64.0)
     for ax in used:
         assert ax.get_zlim() == pytest.approx((low, high))
@@ -133,31 +133,31 @@ def test_surfaces_share_one_height(log):
 
 
 def test_surfaces_fill_rows_and_are_seen_from_the_usual_place():
-    used = surfaces([SMALL] * 3, columns=2, panel_height=1.5, width=4.0)
+    used = plot_surfaces([SMALL] * 3, columns=2, panel_height=1.5, width=4.0)
     fig = used[0].figure
     assert fig.get_size_inches().tolist() == [4.0, 3.0]
     assert [ax._axis3don for ax in fig.axes[:4]] == [True, True, True, False]
     assert (used[0].elev, used[0].azim) == (30.0, -60.0)
     assert used[0].get_zlim() == (1.0, 16.0)
-    wide = surfaces([SMALL] * 5)[0].get_subplotspec().get_gridspec()
+    wide = plot_surfaces([SMALL] * 5)[0].get_subplotspec().get_gridspec()
     assert (wide.nrows, wide.ncols) == (2, 4)
 
 
 def test_lines_draw_the_loss_or_its_rise(points, words):
     first, second = plane([1.0, 2.0], title="one", center_loss=0.75), plane([4.0, 3.0], title="two", center_loss=1.0)
-    ax = lines([first, second])
+    ax = plot_lines([first, second])
     assert points(ax) == {"one": [(-1, 1.0), (0, 2.0)], "two": [(-1, 4.0), (0, 3.0)]}
     said = words(ax)
     assert (said["x"], said["y"], said["legend"]) == ("a / ‖d‖", "loss (nats)", ["one", "two"])
-    rise = lines([first, second], rise=True, ax=figure()[1])
+    rise = plot_lines([first, second], rise=True, ax=figure()[1])
     assert points(rise) == {"one": [(-1, 0.25), (0, 1.25)], "two": [(-1, 3.0), (0, 2.0)]}
     assert rise.get_ylabel() == "rise of the loss (nats)"
     between = plane([1.0, 2.0], directions="interpolation")
-    assert lines([between], ax=figure()[1]).get_xlabel() == "t"
-    assert lines([between], ax=figure()[1]).get_legend() is None
-    assert lines([between, first], ax=figure()[1]).get_xlabel() == "a / ‖d‖"
+    assert plot_lines([between], ax=figure()[1]).get_xlabel() == "t"
+    assert plot_lines([between], ax=figure()[1]).get_legend() is None
+    assert plot_lines([between, first], ax=figure()[1]).get_xlabel() == "a / ‖d‖"
     with pytest.raises(ValueError, match="must be a line"):
-        lines([first, SMALL])
+        plot_lines([first, SMALL])
 
 
 def test_chains_are_drawn_against_what_they_chain_seed_by_seed(words):
@@ -167,7 +167,7 @@ def test_chains_are_drawn_against_what_they_chain_seed_by_seed(words):
         ("u", "cola", 0, "last", 4.0), ("t", "cla", 0, "best", 7.0), ("t", "c3la", 0, "best", 8.0),
     ]  # fmt: skip
     runs = pd.DataFrame(rows, columns=["task", "method", "seed", "checkpoint", "x"])
-    ax = sharpness_pairs(runs, "x")
+    ax = plot_sharpness_pairs(runs, "x")
     drawn = [
         (line.get_marker(), to_hex(line.get_color()), np.stack(line.get_data(), axis=1).tolist())
         for line in ax.get_lines()
@@ -186,7 +186,7 @@ def test_chains_are_drawn_against_what_they_chain_seed_by_seed(words):
     said = words(ax)
     assert (said["x"], said["y"]) == ("the method it chains (nats)", "chain (nats)")
     assert said["legend"] == ["t", "u"]
-    best = sharpness_pairs(runs, "x", checkpoint="best", ax=figure()[1])
+    best = plot_sharpness_pairs(runs, "x", checkpoint="best", ax=figure()[1])
     assert np.stack(best.get_lines()[0].get_data(), axis=1).tolist() == [[7.0, 8.0]]
 
 
