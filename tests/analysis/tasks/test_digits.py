@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from adapters.linked import draw_factor
+from analysis import tasks
 from analysis.commands.main import main
 from analysis.records import atomic_write_json, config_key, read_json
 from analysis.runs import RunConfig, load_run, run
@@ -82,7 +83,7 @@ def test_pretrain_says_how_far_the_committed_base_is(tmp_path: Path, monkeypatch
     moved = {name: value.clone() for name, value in digits.base_weights().items()}
     name = "vit.layers.0.attention.q_proj.weight"
     moved[name][0, 0] += 0.25
-    monkeypatch.setattr(digits, "pretrain", lambda: moved)
+    monkeypatch.setattr(tasks, "pretrain", lambda: moved)
     assert main(["pretrain", "--out", str(tmp_path / "new" / "base.safetensors")]) == 0
     said = capsys.readouterr().out
     assert "largest difference 0.25" in said
