@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -29,39 +30,15 @@ __all__ = [
     "trained_frame",
 ]
 
-TRAINING_EXAMPLES = {
-    "OfficeHome": 15_588,
-    "CIFAR10": 50_000,
-    "MRPC": 3_668,
-    "STS-B": 5_749,
-    "TREC-50": 5_452,
-    "PAWS": 49_401,
-    "CoLA": 8_551,
-    "FOLIO": 1_004,
-    "LogiQA": 7_376,
-    "CLUTRR": 9_074,
-    "OpenBookQA": 4_957,
-    "E2E": 42_061,
-    "DJANGO": 16_000,
-}
-"""n of each data set's published training split. OfficeHome has none: all its images, which favours the bound;
-CLUTRR: gen_train234_test2to10; DJANGO: the usual 16,000 / 1,000 / 1,805; PAWS: labelled, final; FOLIO: version 0."""
+_ENTRIES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+TRAINING_EXAMPLES: dict[str, int] = _ENTRIES["training_examples"]
+"""n of each data set's published training split, by the paper's name."""
 
 ROBERTA_HEAD = (768 * 768 + 768) + (2 * 768 + 2)
 """Numbers in RoBERTa-Base's classification head for two classes: a dense layer and the output."""
 
-_PAPER_NAMES = {
-    "ViT-Tiny": "vit-tiny",
-    "ViT-Base": "vit-base",
-    "DeBERTa v2 XXL": "deberta-v2-xxlarge",
-    "DeBERTa v3 Base": "deberta-v3-base",
-    "RoBERTa-Base": "roberta-base",
-    "RoBERTa-Large": "roberta-large",
-    "TinyLlama": "tinyllama-1.1b",
-    "Llama3-8B": "llama3-8b",
-    "DeepseekCoder": "deepseek-coder-1.3b",
-    "GPT2-Small": "gpt2-small",
-}
+_PAPER_NAMES: dict[str, str] = _ENTRIES["models"]
 
 
 def paper_pairs() -> list[tuple[str, str, int]]:
