@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import theory
-from analysis import records, studies
+from analysis import records, studies, tasks
 
 HELP = "evaluate every generalization bound, before training or from what a run really trained"
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's arguments."""
     what = parser.add_argument_group("what is trained")
     what.add_argument("--model", default="roberta-base", help="one of the paper's ten models (default: %(default)s)")
-    what.add_argument("--method", default="all", help="one of the eleven methods, or all (default: %(default)s)")
+    what.add_argument("--method", default="all", help="one of the methods, or all (default: %(default)s)")
     what.add_argument("--rank", type=int, default=16, help="r (default: %(default)s)")
     what.add_argument("--bits", type=float, default=16, help="q, bits per stored number (default: %(default)s)")
     what.add_argument("--links", type=int, default=3, help="k, links of a chain (default: %(default)s)")
@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--head", type=int, default=0, metavar="N", help="numbers trained outside (default: %(default)s)")
     what.add_argument("--record", type=Path, metavar="JSON", help="a run's record.json: bound what it trained instead")
     how = parser.add_argument_group("the loss and the sample")
-    how.add_argument("--n", type=int, default=3668, help="size of the fine-tuning sample (default: %(default)s, MRPC)")
+    how.add_argument("--n", type=int, help="size of the fine-tuning sample (default: the data set's)")
+    how.add_argument(
+        "--data-set", default="mrpc", choices=tuple(tasks.DATASETS), metavar="NAME",
+        help=f"its published training split is the sample: {', '.join(tasks.DATASETS)} (default: %(default)s)",
+    )  # fmt: skip
     how.add_argument("--sigma", type=float, default=0.5, help="sub-Gaussian parameter (default: %(default)s)")
     how.add_argument("--loss-range", type=float, help="length of the loss's interval (default: 2 sigma)")
     how.add_argument("--loss-change", type=float, metavar="D", help="a-priori cap of |loss(W) - loss(W0)|")
@@ -41,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
+    args.n = tasks.DATASETS[args.data_set].num_train if args.n is None else args.n
     if args.latex or args.typst:
         print(theory.symbolic.table1_latex() if args.latex else theory.symbolic.table1_typst(), end="")
         return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from analysis import plots, records, studies
+from analysis import measures, plots, records, studies
 
 HELP = "compare every bound, sharpness, spectrum and norm with the measured generalization error of finished runs"
 
@@ -23,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--join", nargs="+", type=Path, default=[], metavar="CSV",
         help="tables of measures per configuration (ld-MI, CMI, code lengths) with columns method, rank, links ...",
+    )  # fmt: skip
+    parser.add_argument(
+        "--join-family", default="information", choices=measures.FAMILIES,
+        help="family of joined measures that are not registered (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--results", type=Path, metavar="JSON", help="write the tables there")
     parser.add_argument(
@@ -49,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
         for key, value in shown.items():
             print(f"{key}: {value:.4g}")
     else:
-        gathered = studies.gather_runs(args.runs, join=args.join)
+        gathered = studies.gather_runs(args.runs, join=args.join, family=args.join_family)
         print("".join(f"{line}\n" for line in gathered.told), end="")
         options = {"replicates": args.replicates, "permutations": args.permutations, "seed": args.seed}
         found, notes = studies.claim.result(gathered.frame, **options, progress=not args.quiet), gathered.notes
@@ -68,6 +72,7 @@ def _command(args: argparse.Namespace) -> str:
         return "python -m analysis compare --published"
     folders = " ".join(map(records.shown_path, args.runs))
     join = " ".join(["--join", *map(records.shown_path, args.join), ""]) if args.join else ""
+    join += "" if args.join_family == "information" else f"--join-family {args.join_family} "
     sizes = f"--replicates {args.replicates} --permutations {args.permutations}"
     return f"python -m analysis compare {folders} {join}{sizes} --seed {args.seed}"
 
@@ -93,6 +98,7 @@ def _draw(found: dict, frame: Any, folder: Path) -> None:
             task, loss = name.split("/")[1:]
             ranked, runs = records.frame_of(table).set_index("measure"), frame[frame["task"] == task]
             fig, _ = plots.figure(plots.PAGE_WIDTH, 1.6 + 0.13 * len(ranked), columns=2)
-            plots.agreement.plot_agreement(ranked, ax=fig.axes[0])
+            stated = dict(found["tables"]["families"]["rows"])
+            plots.agreement.plot_agreement(ranked, families=stated, ax=fig.axes[0])
             plots.agreement.plot_gap(runs, measure=ranked.index[0], target=f"gap/{loss}", ax=fig.axes[1])
             print(f"written: {plots.save(fig, folder / f'{task}-{loss}.pdf')}")

@@ -8,3 +8,10 @@ from .geometry import run_updates as run_updates
 from .geometry import training_batch as training_batch
 from .intruders import EPSILONS as EPSILONS
 from .intruders import intruder_measures as intruder_measures
+from .measure import FAMILIES as FAMILIES
+from .measure import Instrument as Instrument
+from .measure import Measure as Measure
+from .registry import MEASURES as MEASURES
+from .registry import families as families
+from .registry import instruments as instruments
+from .registry import register as register

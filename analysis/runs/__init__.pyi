@@ -1,4 +1,6 @@
 from . import finetune as finetune
+from .collect import FoundRun as FoundRun
+from .collect import find_runs as find_runs
 from .collect import frame as frame
 from .collect import read_records as read_records
 from .collect import runs_result as runs_result

@@ -9,9 +9,7 @@ training split; the held-out examples are not touched.
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from analysis.records import RunFailure, check_writable, config_key, read_json
+from analysis.records import RunFailure, config_key, read_json, replacing
 from analysis.runs.config import RunConfig
 from analysis.runs.finetune import check_links, prepare_run
 from analysis.runs.sweep import sweep
@@ -215,17 +213,9 @@ def collect_masks(cells: Sequence[Mapping[str, Any]], *, folder: str | Path) -> 
 
 def write_masks(arrays: Mapping[str, NDArray], path: str | Path) -> Path:
     """Write the arrays as safetensors, whole or not at all."""
-    path = Path(path)
-    check_writable(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    with replacing(path) as new:
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, new)
+    return Path(path)
 
 
 def read_masks(path: str | Path) -> dict[str, NDArray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerContr
 from transformers.trainer_callback import PrinterCallback
 
 from adapters import Prepared
+from analysis.records import replacing
 from analysis.runs.config import RunConfig
 from analysis.tasks import Task, evaluate, forward_error, lowest, mean_error, quiet_transformers
 
@@ -73,17 +73,8 @@ class _StopOnNonFinite(TrainerCallback):
 
 def save_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
     """Save a PEFT adapter, or a whole model, as safetensors into a folder that appears whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        with quiet_transformers():
-            model.save_pretrained(str(temporary))
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with replacing(folder) as new, quiet_transformers():
+        model.save_pretrained(str(new))
 
 
 class Snapshots(TrainerCallback):

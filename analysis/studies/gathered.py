@@ -29,12 +29,15 @@ class Gathered:
     told: list[str]
 
 
-def gather_runs(places: Sequence[str | Path], *, join: Sequence[str | Path] = ()) -> Gathered:
+def gather_runs(
+    places: Sequence[str | Path], *, join: Sequence[str | Path] = (), family: str = "information"
+) -> Gathered:
     """Collect runs from folders and, for other tasks, from earlier comparisons; join tables of measures.
 
     Args:
         places: folders of finished runs, or result files of a comparison (``*.json``).
         join: CSV tables of measures per configuration.
+        family: of joined measures that are not registered.
 
     Raises:
         ValueError: if there is no place, or one holds no run.
@@ -53,9 +56,11 @@ def gather_runs(places: Sequence[str | Path], *, join: Sequence[str | Path] = ()
         told.append(f"{path.name}: {len(taken)} runs of {', '.join(tasks)} as recorded there")
         notes += carried_notes(read_json(path)["provenance"], tasks, how="recorded")
     assert frame is not None
+    if frame.attrs.get("unstated"):
+        told.append(f"left out, being no registered measure: {', '.join(frame.attrs['unstated'])}")
     for path in map(Path, join):
-        frame = join_measures(frame, path)
-        joined = [name for name in frame.columns if name.startswith(f"{path.stem}/")]
+        frame = join_measures(frame, path, family=family)
+        joined = frame.attrs["joined"]
         matched = int(frame[joined].notna().any(axis=1).sum())
         told.append(f"{path.name}: {', '.join(joined)} for {matched} of {len(frame)} runs")
     return Gathered(frame=frame, notes=notes, told=told)

@@ -14,13 +14,13 @@ from tqdm.auto import tqdm
 
 from analysis.records import read_json
 from analysis.studies.published import generalization_error, performance
+from analysis.tasks import DATASETS
 from theory import bounds, layers
 from theory.layers import MODEL_NAMES, LayerShape
 from theory.methods import METHODS
 from theory.networks import errata, stress
 
 __all__ = [
-    "TRAINING_EXAMPLES",
     "beyond_frame",
     "errata_frame",
     "methods_frame",
@@ -30,15 +30,10 @@ __all__ = [
     "trained_frame",
 ]
 
-_ENTRIES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-
-TRAINING_EXAMPLES: dict[str, int] = _ENTRIES["training_examples"]
-"""n of each data set's published training split, by the paper's name."""
-
 ROBERTA_HEAD = (768 * 768 + 768) + (2 * 768 + 2)
 """Numbers in RoBERTa-Base's classification head for two classes: a dense layer and the output."""
 
-_PAPER_NAMES: dict[str, str] = _ENTRIES["models"]
+_PAPER_NAMES: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def paper_pairs() -> list[tuple[str, str, int]]:
@@ -50,9 +45,10 @@ def paper_pairs() -> list[tuple[str, str, int]]:
     printed = [tuple(index[:2]) for index in [*performance().index, *generalization_error().index]]
     pairs = {(_PAPER_NAMES[model], data.replace("TREC50", "TREC-50")) for model, data in printed}
     order = {key: position for position, key in enumerate(_PAPER_NAMES.values())}
-    names = list(TRAINING_EXAMPLES)
+    sizes = {dataset.title: dataset.num_train for dataset in DATASETS.values()}
+    names = list(sizes)
     ranked = sorted(pairs, key=lambda pair: (order[pair[0]], names.index(pair[1])))
-    return [(model, data, TRAINING_EXAMPLES[data]) for model, data in ranked]
+    return [(model, data, sizes[data]) for model, data in ranked]
 
 
 def table1_frame(*, rank: int = 16, bits: float = 16, links: int = 3, sigma: float = 0.5) -> pd.DataFrame:
@@ -198,7 +194,7 @@ def beyond_frame(*, rank: int = 16, bits: float = 16, links: int = 3) -> pd.Data
     shapes = layers.for_model("roberta-base")
     rows = []
     for key, method in METHODS.items():
-        common: dict[str, Any] = {"method": key, "num_examples": TRAINING_EXAMPLES["MRPC"], "rank": rank}
+        common: dict[str, Any] = {"method": key, "num_examples": DATASETS["mrpc"].num_train, "rank": rank}
         common |= {"bits": bits, "links": links, "head_numbers": ROBERTA_HEAD}
         found = {one.name: one.value for one in bounds.evaluate(shapes, **common)}
         row = {"Method": method.name, **{name: found.get(name) for name in names}}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from analysis.records import cache_folder, check_writable
+from analysis.records import cache_folder, check_writable, replacing
 from analysis.tasks.presets import TINY_MODELS
 from analysis.tasks.quiet import quiet_transformers
 from analysis.tasks.redraw import redraw
@@ -154,12 +151,6 @@ def tiny_model_folder(name: str) -> Path:
     check_tiny(name)
     target = cache_folder() / f"tiny-{name}-{_VERSION}"
     if not target.is_dir():
-        parent = check_writable(cache_folder())
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".tiny-{name}-"))
-        write_tiny_model(name, temporary)
-        try:
-            os.replace(temporary, target)
-        except OSError:
-            # Another process was first.
-            shutil.rmtree(temporary, ignore_errors=True)
+        with replacing(target, keep=True) as new:
+            write_tiny_model(name, new)
     return target

@@ -173,14 +173,6 @@ def test_a_function_takes_no_more_than_a_reader_can_hold(package):
         assert taken <= 13, f"{module}, line {node.lineno}: {node.name} takes {taken} parameters: group them"
 
 
-def test_a_command_parses_calls_and_prints():
-    for module, node, text in _functions("analysis/commands"):
-        hidden = [inner for inner in ast.walk(node) if isinstance(inner, ast.Import | ast.ImportFrom)]
-        assert not hidden, f"{module}, line {hidden[0].lineno}: {node.name} imports"
-        count = _code_lines(node, text)
-        assert count <= 40, f"{module}, line {node.lineno}: {node.name} has {count} lines of code: move its work down"
-
-
 def test_no_public_interface_says_any():
     """A bare ``Any`` tells neither a reader nor mypy what comes in or goes out."""
     for name, path in rooms.modules(ROOT).items():
@@ -203,3 +195,11 @@ def test_what_draws_on_axes_is_named_plot():
         draws = node.returns is not None and ast.unparse(node.returns) in ("Axes", "np.ndarray")
         if not node.name.startswith("_"):
             assert node.name.startswith("plot_") == draws, f"{module}, line {node.lineno}: {node.name}"
+
+
+def test_a_command_parses_calls_and_prints():
+    for module, node, text in _functions("analysis/commands"):
+        hidden = [inner for inner in ast.walk(node) if isinstance(inner, ast.Import | ast.ImportFrom)]
+        assert not hidden, f"{module}, line {hidden[0].lineno}: {node.name} imports"
+        count = _code_lines(node, text)
+        assert count <= 40, f"{module}, line {node.lineno}: {node.name} has {count} lines of code: move its work down"
