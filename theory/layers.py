@@ -26,7 +26,6 @@ __all__ = [
     "from_list",
     "from_module",
     "is_target",
-    "model_keys",
     "select",
 ]
 
@@ -78,16 +77,11 @@ QUERY_VALUE = {
 """Model type -> what adapters adapt where no targets are given: the endings of its query and value projections."""
 
 
-def model_keys() -> tuple[str, ...]:
-    """Return the keys of the ten models, in the order of the paper's table 2."""
-    return tuple(MODELS)
-
-
 def for_model(key: str, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
     """Return the adapted matrices of one of the paper's ten models.
 
     Args:
-        key: one of ``model_keys()``.
+        key: one of ``MODELS``, which are in the order of the paper's table 2.
         target_modules: as in PEFT: name suffixes, a regular expression for the whole name, or
             ``"all-linear"``; query and value by default (GPT-2's fused ``c_attn`` holds both, and the keys).
 

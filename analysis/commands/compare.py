@@ -98,6 +98,7 @@ def _draw(found: dict, frame: Any, folder: Path) -> None:
             task, loss = name.split("/")[1:]
             ranked, runs = records.frame_of(table).set_index("measure"), frame[frame["task"] == task]
             fig, _ = plots.figure(plots.PAGE_WIDTH, 1.6 + 0.13 * len(ranked), columns=2)
-            plots.agreement.plot_agreement(ranked, families=frame.attrs["families"], ax=fig.axes[0])
+            stated = dict(found["tables"]["families"]["rows"])
+            plots.agreement.plot_agreement(ranked, families=stated, ax=fig.axes[0])
             plots.agreement.plot_gap(runs, measure=ranked.index[0], target=f"gap/{loss}", ax=fig.axes[1])
             print(f"written: {plots.save(fig, folder / f'{task}-{loss}.pdf')}")

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     jobs.add_argument("--workers", type=int, default=1)
     jobs.add_argument("--scheduler", help="address of the Dask scheduler or Ray cluster")
     jobs.add_argument("--folder", default="runs/masks", help="where records go (default: runs/masks)")
-    jobs.add_argument("--output", help="write the loss arrays of a single configuration to this .safetensors file")
+    jobs.add_argument("--output", help="write the loss arrays of one configuration there, for runs.read_masks")
     jobs.add_argument("--table", metavar="CSV", help="write one row of estimates per configuration, for compare --join")
     jobs.add_argument("--results", metavar="JSON", help="write the estimates with intervals, nulls and provenance")
 

@@ -18,6 +18,7 @@ from .instruments import PeakMemory as PeakMemory
 from .loading import LoadedRun as LoadedRun
 from .loading import load_run as load_run
 from .masks import mask_grid as mask_grid
+from .masks import read_masks as read_masks
 from .masks import sweep_masks as sweep_masks
 from .masks import write_masks as write_masks
 from .seeds import is_first_process as is_first_process

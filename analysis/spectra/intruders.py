@@ -29,7 +29,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
 from analysis.records import check_writable, replacing
-from analysis.spectra.rounding import best_match_error, count_range, gaps, svd_error, turn
+from analysis.spectra.rounding import best_match_error, gaps, svd_error, turn
 
 __all__ = [
     "Basis",
@@ -38,7 +38,6 @@ __all__ = [
     "cosines",
     "count_intruders",
     "dense_cosines",
-    "intruder_range",
     "shared_bases",
 ]
 
@@ -171,16 +170,6 @@ def count_intruders(found: Cosines, *, epsilon: float = 0.5) -> int:
     """
     _check_epsilon(epsilon)
     return int((found.cosines < epsilon).sum())
-
-
-def intruder_range(found: Cosines, *, epsilon: float = 0.5) -> tuple[int, int]:
-    """Return the least and the largest count that rounding leaves open.
-
-    Raises:
-        ValueError: if ``epsilon`` is outside (0, 1].
-    """
-    _check_epsilon(epsilon)
-    return count_range(found.cosines, epsilon, found.uncertainty)
 
 
 def _check_epsilon(epsilon: float) -> None:

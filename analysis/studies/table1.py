@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -32,18 +33,7 @@ __all__ = [
 ROBERTA_HEAD = (768 * 768 + 768) + (2 * 768 + 2)
 """Numbers in RoBERTa-Base's classification head for two classes: a dense layer and the output."""
 
-_PAPER_NAMES = {
-    "ViT-Tiny": "vit-tiny",
-    "ViT-Base": "vit-base",
-    "DeBERTa v2 XXL": "deberta-v2-xxlarge",
-    "DeBERTa v3 Base": "deberta-v3-base",
-    "RoBERTa-Base": "roberta-base",
-    "RoBERTa-Large": "roberta-large",
-    "TinyLlama": "tinyllama-1.1b",
-    "Llama3-8B": "llama3-8b",
-    "DeepseekCoder": "deepseek-coder-1.3b",
-    "GPT2-Small": "gpt2-small",
-}
+_PAPER_NAMES: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def paper_pairs() -> list[tuple[str, str, int]]:

@@ -1,5 +1,6 @@
 """The README's examples run as they stand."""
 
+import importlib
 import json
 import re
 import shutil
@@ -53,3 +54,28 @@ def test_its_table_of_other_tools_is_the_committed_one():
     lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
     assert lines[0][1:] == table["columns"][1:]
     assert lines[1:] == table["rows"]
+
+
+THEORY = (ROOT / "theory/README.md").read_text()
+
+
+@pytest.mark.parametrize("name", re.findall(r"`(theory\.[\w.]+\.\w+)`", THEORY))
+def test_every_name_in_the_guide_to_theory_is_there(name):
+    parts = name.split(".")
+    found = None
+    for place, part in enumerate(parts):
+        path = ".".join(parts[: place + 1])
+        found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
+    assert found.__doc__ or isinstance(found, float)
+
+
+def test_the_guide_to_theory_bounds_a_transformers_update(capsys):
+    config = BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=2
+    )
+    model = BertForSequenceClassification(config)
+    updates = {"bert.encoder.layer.0.attention.self.query": torch.full((16, 16), 1e-16)}
+    (code,) = re.findall(r"```python\n(.*?)```", THEORY, re.S)
+    exec(compile(code, "theory/README.md", "exec"), {"model": model, "updates": updates})
+    moved, most = map(float, capsys.readouterr().out.split())
+    assert 0 < moved <= most

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from analysis.measures import choose_checkpoint
 from analysis.runs import load_run
-from analysis.spectra.intruders import Basis, Cosines, cosines, dense_cosines, intruder_range
+from analysis.spectra.intruders import Basis, Cosines, cosines, dense_cosines
 from analysis.spectra.rounding import count_range, gaps, svd_error, turn
 from analysis.statistics import dense_ranks, same
 from analysis.statistics.rounding import interval_side
@@ -83,7 +83,7 @@ def test_a_vector_without_a_gap_can_have_any_cosine_and_one_with_a_gap_cannot():
     found = dense_cosines(Basis.of(base), base.double(), count=None)
     np.testing.assert_array_equal(found.uncertainty[2:4], 1.0)
     assert found.uncertainty[[0, 1, 4]].max() < 1e-12
-    assert intruder_range(found, epsilon=0.9) == (0, 2)
+    assert count_range(found.cosines, 0.9, found.uncertainty) == (0, 2)
 
 
 def test_an_undefined_vector_of_the_base_leaves_cosines_away_from_it_certain():
@@ -99,7 +99,7 @@ def test_an_undefined_vector_of_the_base_leaves_cosines_away_from_it_certain():
     # u_3 lies in the plane: its best match is between 1 / sqrt(2) and 1, whichever basis of it was returned
     assert found.cosines[2] - found.uncertainty[2] <= math.sqrt(0.5) + 1e-6
     assert found.cosines[2] + found.uncertainty[2] >= 1 - 1e-6
-    assert intruder_range(found, epsilon=0.7)[1] <= 1
+    assert count_range(found.cosines, 0.7, found.uncertainty)[1] <= 1
 
 
 @pytest.mark.parametrize("wrong", ["scaled by a hundredth", "one column dropped", "the other side"])
@@ -233,6 +233,4 @@ def test_cosines_carry_their_uncertainty_into_the_range():
         values=np.ones(3), cosines=np.array([0.2, 0.5, 0.9]), match=np.zeros(3, dtype=int), gap=np.ones(3),
         uncertainty=np.array([0.0, 1e-9, 1.0]), side="left", route="full svd",
     )  # fmt: skip
-    assert intruder_range(found) == (1, 3)
-    with pytest.raises(ValueError, match="epsilon must lie"):
-        intruder_range(found, epsilon=0.0)
+    assert count_range(found.cosines, 0.5, found.uncertainty) == (1, 3)
