@@ -29,13 +29,13 @@ install:  ## make .venv with the pinned set
 
 report: install  ## run every notebook at PROFILE, then build report/report.pdf
 	$(MAKE) --no-print-directory check-notebooks PROFILE=$(PROFILE)
-	$(PY) report/build.py
+	$(PY) -m report
 
 test: install lint  ## linter, types, tests (some as other processors would), notebooks, report
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -p no:nbmake --durations=10
 	$(PY) tests/environment/elsewhere.py --processors torch onednn arrays threads --jobs $(JOBS)
 	$(MAKE) --no-print-directory check-notebooks PROFILE=smoke
-	$(PY) report/build.py --check
+	$(PY) -m report --check
 
 test-elsewhere: install  ## tests and notebooks as other processors would run them
 	$(PY) tests/environment/elsewhere.py --checks committed notebooks
@@ -70,10 +70,10 @@ notebooks: install  ## execute the notebooks and save their outputs
 	$(VENV)/bin/nbstripout --keep-output --keep-count --extra-keys "metadata.language_info cell.metadata.execution" notebooks/*.ipynb
 
 figures: install  ## rebuild the report's figures from report/results
-	$(PY) report/build.py --figures
+	$(PY) -m report --figures
 
 site: install  ## a static page of the report's figures and tables: site/index.html
-	$(PY) report/build.py --site
+	$(PY) -m report --site
 
 # backpack, which curvlinops needs, asks for torchvision, whose release for another torch breaks `import peft`.
 $(PEERS): $(STAMP) Makefile

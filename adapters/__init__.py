@@ -4,8 +4,9 @@ from adapters.chain import ChainCallback, current_link, last_checkpoint, merge_a
 from adapters.config import ColumnConfig
 from adapters.describe import LayerFactors, delta_weights, describe, factors
 from adapters.export import export_to_lora, load_adapter
-from adapters.methods import Prepared, prepare
-from adapters.tuner import ColumnModel
+from adapters.model import ColumnModel
+from adapters.prepare import Prepared, prepare
+from adapters.targets import target_names
 
 __all__ = [
     "ChainCallback",
@@ -22,4 +23,5 @@ __all__ = [
     "load_adapter",
     "merge_and_continue",
     "prepare",
+    "target_names",
 ]

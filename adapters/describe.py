@@ -1,25 +1,26 @@
 r"""What a trained model really changed: plain records for `theory.bounds.from_update`, factors, dense updates.
 
-Everything is read from the model's own tensors, never from the method's name.
+Everything is read from the model's own tensors, never from the method's name: the family whose form
+a layer has reads it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from peft.tuners.lora import LoraLayer
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
-from adapters.layer import ColumnLayer, at_least_fp32, whole
-from adapters.linked import LinkedFactor
+from adapters.families import exact, hooks_that_hold, stored_bits
+from adapters.layer import whole
+from adapters.targets import linear_names
 from theory.records import UpdateRecord
 
 __all__ = ["LayerFactors", "delta_weights", "describe", "factors"]
@@ -48,33 +49,20 @@ class LayerFactors:
 def factors(model: nn.Module, *, adapter: str = "default") -> Iterator[LayerFactors]:
     """Yield the factors of every layer adapted by ``adapter``, in the model's order.
 
-    Works for column adapters and for plain LoRA layers; Conv1D weights are transposed to (out, in).
+    Each layer's family reads its own form; Conv1D weights are transposed to (out, in).
 
     Raises:
-        ValueError: if an adapter is merged into the base, or a layer is of another PEFT method.
+        ValueError: if an adapter is merged into the base, or a layer's adapter is of no family's form.
     """
     for name, layer in model.named_modules():
         if not isinstance(layer, BaseTunerLayer):
             continue
-        if not isinstance(layer, ColumnLayer | LoraLayer):
-            raise ValueError(f"layer {name!r} is a {type(layer).__name__}; accepted: column and LoRA layers")
         if layer.merged:
             raise ValueError(f"layer {name!r} has merged adapters {layer.merged_adapters}; unmerge first")
-        if isinstance(layer, ColumnLayer):
-            if adapter not in layer.beyond_column_B:
-                continue
-            pairs = layer.columns_of(adapter)
-            left = torch.cat([values for _, values in pairs], 1)
-            columns = torch.cat([columns for columns, _ in pairs])
-            right = torch.zeros(len(columns), layer.in_features, dtype=left.dtype, device=left.device)
-            right[torch.arange(len(columns), device=left.device), columns] = 1.0
-        else:
-            if adapter not in layer.lora_A:
-                continue
-            if adapter in layer.lora_variant:
-                raise ValueError(f"layer {name!r} uses a LoRA variant, whose update is not B A")
-            left = layer.scaling[adapter] * _exact(layer.lora_B[adapter].weight)
-            right = _exact(layer.lora_A[adapter].weight)
+        found = hooks_that_hold(layer, adapter, name=name)
+        if found is None:
+            continue
+        left, right = found[1].factors(layer, adapter)
         base = whole(layer.get_base_weight().detach())
         base = base.t() if isinstance(layer.get_base_layer(), Conv1D) else base
         yield LayerFactors(name=name.removeprefix(ROOT), base_weight=base, left=left, right=right)
@@ -82,7 +70,7 @@ def factors(model: nn.Module, *, adapter: str = "default") -> Iterator[LayerFact
 
 @torch.no_grad()
 def delta_weights(model: nn.Module, base_state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Return the dense update of every adapted (or, for full fine-tuning, every linear) weight, fp32.
+    """Return the dense update of every adapted weight, fp32; for full fine-tuning of every linear one outside the head.
 
     Args:
         model: an adapted model, or a fully fine-tuned one.
@@ -98,10 +86,9 @@ def delta_weights(model: nn.Module, base_state: Mapping[str, Tensor] | None = No
         return {layer.name: layer.left @ layer.right for layer in factors(model)}
     base = _require_base(base_state)
     deltas = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | Conv1D):
-            delta = _exact(module.weight) - _exact(_base(base, f"{name}.weight", module.weight))
-            deltas[name] = delta.t() if isinstance(module, Conv1D) else delta
+    for name, module in _dense_layers(model):
+        delta = exact(module.weight) - exact(_base(base, f"{name}.weight", module.weight))
+        deltas[name] = delta.t() if isinstance(module, Conv1D) else delta
     return deltas
 
 
@@ -111,13 +98,15 @@ def describe(
 ) -> list[UpdateRecord]:
     """Return one record per trained matrix, as `theory.records.UpdateRecord` defines them.
 
-    Adapted layers come first, then everything trained in full (``kind="head"``): modules to save, and for full
-    fine-tuning biases, norms and embeddings; a convolution counts as out x (in * kernel). A LoRA adapter read
-    back from disk counts as one link with A trained, which never understates what was trained. Columns that the
-    user gave may depend on the data, so each link's choice counts log2 binomial(n, r) bits of side information.
+    Adapted layers come first, then everything trained in full (``kind="head"``): modules to save. Under full
+    fine-tuning the linear layers outside the head are ``kind="dense"`` (what ``"all-linear"`` adapters would adapt) and
+    the head, biases, norms and embeddings ``"head"``; a convolution counts as out x (in * kernel). A LoRA adapter read
+    back from disk counts as one link with A trained, which never understates what was trained. Columns that the user
+    gave may depend on the data, so each link's choice counts log2 binomial(n, r) bits of side information. Adapted
+    layers have the name of their family as ``kind``.
 
     Args:
-        model: a trained model: PEFT with column or LoRA layers, or fully fine-tuned.
+        model: a trained model: PEFT with layers of a known family, or fully fine-tuned.
         base_state: state dict of the base before training; needed for full fine-tuning.
         adapter: name of the adapter.
 
@@ -130,7 +119,7 @@ def describe(
     layers = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
     for item in tqdm(list(factors(model, adapter=adapter)), desc="describe", delay=2):
         layer = layers[item.name]
-        config = model.peft_config[adapter]
+        config = cast(PeftModel, model).peft_config[adapter]
         base = item.base_weight.double()
         left, right = item.left.double(), item.right.double()
         rows, columns = base.shape
@@ -142,16 +131,16 @@ def describe(
             "norm_base": _norm(base),
             "norm_merged": _norm(base + left @ right),
         }
-        if isinstance(layer, ColumnLayer):
-            records.append(common | _describe_columns(layer, adapter, config))
-        else:
-            records.append(common | _describe_factors(layer, adapter, config))
+        found = hooks_that_hold(layer, adapter, name=item.name)
+        assert found is not None
+        kind, hooks = found
+        records.append(common | {"kind": kind} | hooks.describe(layer, adapter, config))
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
-            before = dict(module.original_module.named_parameters())
+            original = dict(module.original_module.named_parameters())
             for key, parameter in module.modules_to_save[adapter].named_parameters():
                 full = ".".join(part for part in (name.removeprefix(ROOT), key) if part)
-                records.append(_dense_record(full, "head", before[key], parameter))
+                records.append(_dense_record(full, "head", original[key], parameter))
     trained_bias = [(n, p) for n, p in model.named_parameters() if n.endswith("base_layer.bias") and p.requires_grad]
     for name, parameter in trained_bias:
         before = _base(_require_base(base_state), name.removeprefix(ROOT).replace(".base_layer", ""), parameter)
@@ -159,58 +148,24 @@ def describe(
     return records
 
 
-def _describe_columns(layer: ColumnLayer, adapter: str, config) -> dict:
-    state, factor = layer.beyond_column_sum[adapter], layer.beyond_column_B[adapter].weight
-    support = sorted(set(state.visited) | set(state.columns))
-    random = state.rule in ("random", "shuffled") and config.columns is None
-    given = [] if config.columns is None else [len(state.columns_at(link)) for link in range(state.link + 1)]
-    return {
-        "kind": "columns",
-        "side_information_bits": sum(_log2_binomial(layer.in_features, size) for size in given),
-        "rank": layer.r[adapter],
-        "links": state.link + 1,
-        "numbers_trained": layer.out_features * sum(len(state.columns_at(link)) for link in range(state.link + 1)),
-        "a_trained": False,
-        "support": support,
-        "bits": _bits(factor),
-        "seed": config.seed if random else None,
-    }
-
-
-def _describe_factors(layer: LoraLayer, adapter: str, config) -> dict:
-    a, b = layer.lora_A[adapter], layer.lora_B[adapter]
-    linked = isinstance(a, LinkedFactor)
-    rank = (a.live if linked else a.weight).shape[0]
-    links = a.weight.shape[0] // rank
-    a_trained = "lora_A" not in layer.frozen_peft_weight_names.get(adapter, ())
-    columns = torch.nonzero(whole(a.weight.detach()).abs().sum(0)).flatten().tolist()
-    return {
-        "kind": "factors",
-        "side_information_bits": 0.0,
-        "rank": rank,
-        "links": links,
-        "numbers_trained": b.weight.numel() + (a.weight.numel() if a_trained else 0),
-        "a_trained": a_trained,
-        "support": columns,
-        "bits": _bits(b.weight),
-        "seed": getattr(config, "seed", None),
-    }
-
-
 def _describe_dense(model: nn.Module, base: Mapping[str, Tensor]) -> list[UpdateRecord]:
-    linear = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-    heads = tuple(f"{name}." for name in ("classifier", "score"))
+    adapted = {f"{name}.weight": module for name, module in _dense_layers(model)}
     records = []
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     for name, parameter in tqdm(trained, desc="describe", delay=2):
         before = _base(base, name, parameter)
-        if name in linear and not name.startswith(heads):
-            transposed = isinstance(linear[name], Conv1D)
+        if name in adapted:
+            transposed = isinstance(adapted[name], Conv1D)
             pair = (before.t(), parameter.t()) if transposed else (before, parameter)
             records.append(_dense_record(name.removesuffix(".weight"), "dense", *pair))
         else:
             records.append(_dense_record(name, "head", before, parameter))
     return records
+
+
+def _dense_layers(model: nn.Module) -> list[tuple[str, Any]]:
+    """The layers of a model without adapters that count as adapted when all of it is trained."""
+    return [(name, model.get_submodule(name)) for name in linear_names(model)]
 
 
 def _dense_record(name: str, kind, before: Tensor, after: Tensor) -> UpdateRecord:
@@ -225,18 +180,13 @@ def _dense_record(name: str, kind, before: Tensor, after: Tensor) -> UpdateRecor
         "numbers_trained": new.numel(),
         "a_trained": False,
         "support": None,
-        "bits": _bits(after),
+        "bits": stored_bits(after),
         "side_information_bits": 0.0,
         "norm_update": _norm(new - old),
         "norm_base": _norm(old),
         "norm_merged": _norm(new),
         "seed": None,
     }
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    """Return the whole tensor, detached, in at least fp32."""
-    return whole(tensor.detach()).to(at_least_fp32(tensor.dtype))
 
 
 def _is_adapted(model: nn.Module) -> bool:
@@ -254,14 +204,6 @@ def _base(base_state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
         found = tuple(base_state[name].shape) if name in base_state else "nothing"
         raise ValueError(f"base_state[{name!r}] must have shape {tuple(like.shape)}, got {found}")
     return base_state[name].to(like.device)
-
-
-def _log2_binomial(n: int, k: int) -> float:
-    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
-
-
-def _bits(tensor: Tensor) -> int:
-    return torch.finfo(tensor.dtype).bits
 
 
 def _norm(matrix: Tensor) -> float:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -16,6 +17,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from adapters.describe import ROOT, factors
+from adapters.families import hooks_that_hold
 from adapters.layer import PREFIX, layer_shape
 
 __all__ = ["export_to_lora", "load_adapter"]
@@ -72,7 +74,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     different rank go to ``rank_pattern``. Modules to save are written as they are.
 
     Args:
-        model: a PEFT model with column or LoRA layers.
+        model: a PEFT model with layers of a known family.
         folder: where to write; made if missing. Each file is renamed into place when complete.
         adapter: name of the adapter.
 
@@ -87,14 +89,16 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     modules = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
     transposed = False
     for item in factors(model, adapter=adapter):
-        left, right = _distinct(item.left, item.right)
+        found = hooks_that_hold(modules[item.name], adapter, name=item.name)
+        assert found is not None
+        left, right = found[1].export(item.left, item.right)
         ranks[item.name] = right.shape[0]
         transposed |= isinstance(modules[item.name].get_base_layer(), Conv1D)
         tensors[f"{ROOT}{item.name}.lora_A.weight"] = right.cpu().contiguous()
         tensors[f"{ROOT}{item.name}.lora_B.weight"] = left.cpu().contiguous()
     if not ranks:
         raise ValueError(f"the model has no layer with an adapter named {adapter!r}")
-    ours = model.peft_config[adapter]
+    ours: Any = cast(PeftModel, model).peft_config[adapter]
     for name, module in modules.items():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             for key, value in module.modules_to_save[adapter].state_dict().items():
@@ -121,15 +125,3 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
         for name in ("adapter_model.safetensors", "adapter_config.json"):
             (Path(scratch) / name).replace(folder / name)
     return folder
-
-
-def _distinct(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum the columns of ``left`` that belong to equal one-hot rows of ``right`` (a chain that wrapped around)."""
-    one_hot = bool(((right == 0) | (right == 1)).all()) and bool((right.sum(1) == 1).all())
-    if not one_hot:
-        return left, right
-    columns, slot = right.argmax(1).unique(return_inverse=True)
-    if len(columns) == right.shape[0]:
-        return left, right
-    summed = left.new_zeros(left.shape[0], len(columns)).index_add_(1, slot, left)
-    return summed, torch.eye(right.shape[1], dtype=right.dtype, device=right.device)[columns]

@@ -1,6 +1,6 @@
 """Build the report from committed results: numbers by key, figures, LaTeX, PDF; and the site.
 
-``python report/build.py`` builds report/report.pdf; ``--figures`` only the figures; ``--check`` builds twice and
+``python -m report`` builds report/report.pdf; ``--figures`` only the figures; ``--check`` builds twice and
 compares the bytes; ``--site`` writes site/index.html. Nothing here measures anything.
 """
 
@@ -18,12 +18,12 @@ import matplotlib
 matplotlib.use("agg")
 
 import typst
-from equations import EQUATIONS
-from figures import Figure, draw_figures
-from tasks import methods_table, present_tasks
-from webpage import write_site
 
 from analysis.records import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
+from report.equations import EQUATIONS
+from report.figures import Figure, draw_figures
+from report.tasks import methods_table, present_tasks
+from report.webpage import write_site
 
 Results = dict[str, dict[str, Any]]
 
@@ -140,7 +140,7 @@ def build_report(results: Results) -> bytes:
 
 def main() -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
     parser.add_argument("--check", action="store_true", help="build twice and compare the bytes")
     parser.add_argument("--figures", action="store_true", help="only redraw the figures")
     parser.add_argument("--site", action="store_true", help="only write site/index.html, from the same results")
@@ -164,7 +164,3 @@ def main() -> int:
         return 1
     print(f"report: {made.relative_to(ROOT)} built in {time.perf_counter() - start:.1f} s")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

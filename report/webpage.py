@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures import Figure
-from tasks import TASKS
-
 from analysis.records import atomic_write_text
+from report.figures import Figure
+from report.tasks import TASKS
 
 __all__ = ["SECTIONS", "Section", "write_site"]
 

@@ -1,10 +1,13 @@
 from . import bounds as bounds
 from . import certificates as certificates
+from . import checks as checks
 from . import layers as layers
 from .methods import METHODS as METHODS
+from .methods import Family as Family
 from .methods import Method as Method
 from .methods import get_method as get_method
 from .methods import method_keys as method_keys
+from .methods import register_method as register_method
 from .networks import errata as errata
 from .networks import stress as stress
 from .printing import symbolic as symbolic

@@ -8,6 +8,7 @@
 ``excess``            min(sigma, D) sqrt(2 I / n), D a cap of the change in loss over W0; ``deviation_log`` gives D
 ``certificate``       one run, with high probability; ``theory.certificates`` holds its kin
 ``evaluate``          all of them for a method on given layers, before training
+``BOUNDS``            the registry of what these evaluate; ``register_bound`` adds a ``Rule``, a function of a ``Case``
 ``from_update``       all of them for what was really trained, as a data frame; ``update_bounds`` as records
 ====================  =======================================================================================
 
@@ -16,19 +17,22 @@
 21.1
 """
 
+from theory.descriptions import gauge_fixed_numbers, log2_binomial
 from theory.expectation import (
+    BOUNDS,
+    Case,
+    Rule,
     certificate,
     description_bits,
     direct,
     evaluate,
     excess,
     from_update,
-    gauge_fixed_numbers,
     information,
-    log2_binomial,
     method_numbers,
     perturbation,
     plan,
+    register_bound,
     table1,
     update_bounds,
 )
@@ -36,9 +40,12 @@ from theory.networks import Network, Phi, correction, deviation_log
 from theory.records import Bound, UpdateRecord, bounds_frame
 
 __all__ = [
+    "BOUNDS",
     "Bound",
+    "Case",
     "Network",
     "Phi",
+    "Rule",
     "UpdateRecord",
     "bounds_frame",
     "certificate",
@@ -55,6 +62,7 @@ __all__ = [
     "method_numbers",
     "perturbation",
     "plan",
+    "register_bound",
     "table1",
     "update_bounds",
 ]

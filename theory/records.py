@@ -10,13 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import pandas as pd
 
 from theory.checks import check_choice, check_number, check_probability
 
-__all__ = ["Bound", "UpdateRecord", "bounds_frame", "exp_or_inf"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Bound", "Quantity", "UpdateRecord", "bounds_frame", "exp_or_inf"]
+
+Quantity = Literal["gap", "risk"]
+"""What a bound bounds: the generalization error (population minus empirical risk), or the population risk itself."""
 
 
 class UpdateRecord(TypedDict):
@@ -24,9 +30,10 @@ class UpdateRecord(TypedDict):
 
     Keys:
         name: dotted module name in the base model.
-        kind: ``"dense"`` (the whole matrix), ``"factors"`` (sum of B A), ``"columns"`` (columns of W),
-            ``"head"`` (a newly initialised or fully trained module outside the adapted layers, biases
-            and norms included; counted as bits, ``out_features`` x ``in_features`` may be n x 1).
+        kind: the name of its family in ``theory.methods``: ``"dense"`` (the whole matrix), ``"factors"`` (sum of
+            B A), ``"columns"`` (columns of W), or another that was added; or ``"head"`` (a newly initialised or fully
+            trained module outside the adapted layers, biases and norms included; counted as bits, ``out_features`` x
+            ``in_features`` may be n x 1).
         out_features, in_features: shape of W (rows, columns).
         rank: rank of one link; None for dense and head.
         links: number of links trained, at least 1.
@@ -42,7 +49,7 @@ class UpdateRecord(TypedDict):
     """
 
     name: str
-    kind: Literal["dense", "factors", "columns", "head"]
+    kind: str
     out_features: int
     in_features: int
     rank: int | None
@@ -71,6 +78,7 @@ class Bound:
         log_value: its natural logarithm.
         kind: ``"expectation"`` (over the sample and the training's randomness) or ``"high-probability"``.
         source: theorem and arXiv number.
+        of: ``"gap"`` (population minus empirical risk) or ``"risk"`` (the population risk itself).
         assumptions: what must hold, one sentence each.
         loss_range: length of the loss's interval; infinite for an unbounded loss.
         unit: ``"loss"`` for a generalization error, else for example ``"nats"``.
@@ -92,6 +100,7 @@ class Bound:
     source: str
     value: float = math.nan
     log_value: float = math.nan
+    of: Quantity = "gap"
     assumptions: tuple[str, ...] = ()
     loss_range: float = 1.0
     unit: str = "loss"
@@ -102,6 +111,7 @@ class Bound:
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, ("expectation", "high-probability"))
+        check_choice("of", self.of, get_args(Quantity))
         check_number("loss_range", self.loss_range, positive=True, finite=False)
         if (self.kind == "expectation") != (self.confidence is None):
             raise ValueError(f"confidence must be given for a high-probability bound alone, got {self.confidence}")
@@ -132,7 +142,7 @@ def exp_or_inf(log_value: float) -> float:
         return math.inf
 
 
-def bounds_frame(bounds: Iterable[Bound]) -> Any:
+def bounds_frame(bounds: Iterable[Bound]) -> pd.DataFrame:
     """Return bounds as a pandas data frame, one row each.
 
     Args:
@@ -140,10 +150,10 @@ def bounds_frame(bounds: Iterable[Bound]) -> Any:
 
     Returns:
         A data frame with the columns bound, value, log_value, unit, kind, confidence, loss_range, vacuous,
-        bits, source, assumptions, measured; the last two joined by semicolons.
+        bits, of, source, assumptions, measured; the last two joined by semicolons.
     """
     columns = ["bound", "value", "log_value", "unit", "kind", "confidence", "loss_range", "vacuous", "bits"]
-    columns += ["source", "assumptions", "measured"]
+    columns += ["of", "source", "assumptions", "measured"]
     rows = []
     for bound in bounds:
         row = bound.to_dict()

@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from tqdm import tqdm
 
 from analysis.benchmarks import harness
@@ -29,15 +30,8 @@ from analysis.benchmarks.adapter_measure import Step, arithmetic, cuda_peak, ope
 from analysis.benchmarks.method_comparison import comparison_record, comparison_table
 from analysis.records import atomic_write_json
 
-__all__ = ["TARGETS", "grid", "measure", "measure_in_rounds", "merged_inference", "run"]
+__all__ = ["grid", "measure", "measure_in_rounds", "merged_inference", "run"]
 
-TARGETS = {
-    "step ratio of cla to the floor, all-linear": 1.06,
-    "step ratio of cla to the floor, q,v": 1.02,
-    "adapter-saved bytes of lora over cla, fp32, all-linear": 20.0,
-    "step time of cla below lora, Llama-3-8B on a GPU": 0.15,
-    "peak memory of cla below lora, Llama-3-8B on a GPU": 0.20,
-}
 _COLUMNS = (
     "setting", "case", "trained", "seconds", "quartile_low", "quartile_high", "step_ratio", "arithmetic_ratio",
     "saved_bytes", "adapter_saved_bytes", "peak_bytes",
@@ -186,7 +180,7 @@ def merged_inference(setting: Setting, *, repeats: int = 7, progress: bool = Tru
     """
     base, inputs = base_model(setting), {"input_ids": batch(setting)["input_ids"]}
     models = {"base": base, "cla": attach(base, "cla", setting), "lora": attach(base, "lora", setting)}
-    merged = attach(base, "cla", setting).merge_and_unload()
+    merged = cast(PeftModel, attach(base, "cla", setting)).merge_and_unload()
     kinds = [[type(module) for module in model.modules()] for model in (base, merged)]
     if kinds[0] != kinds[1]:
         raise RuntimeError("merge_and_unload left modules that the base does not have")
@@ -283,7 +277,7 @@ def run(
                 for key, row in cases.items()
             ],
         },
-        "targets": {"columns": ["target", "wanted"], "rows": [[name, wanted] for name, wanted in TARGETS.items()]},
+        "targets": {"columns": ["target", "wanted"], "rows": [*map(list, harness.targets("adapters").items())]},
         "cases": {"columns": ["case", "title"], "rows": [[key, case.title] for key, case in CASES.items()]},
         "settings": {
             "columns": list(dataclasses.asdict(first)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from analysis.records import provenance, write_result
 
-__all__ = ["compare", "conclude", "table", "write"]
+__all__ = ["compare", "conclude", "table", "targets", "write"]
 
 _COLUMNS = ("benchmark", "case", "seconds", "quartile_low", "quartile_high", "repeats", "speedup")
 
@@ -144,12 +145,22 @@ def write(
     )
 
 
+def targets(topic: str) -> dict[str, float]:
+    """Return what a topic aims at, by description, from ``targets.toml``.
+
+    >>> targets("curvature")
+    {'hessian-vector product, ours over curvlinops': 1.5}
+    """
+    entries = tomllib.loads(Path(__file__).with_name("targets.toml").read_text(encoding="utf-8"))
+    found: dict[str, float] = entries[topic]
+    return found
+
+
 def conclude(
     topic: str,
     timings: Mapping[str, Mapping[str, Mapping[str, float]]],
     *,
     values: Mapping[str, Any],
-    targets: Mapping[str, float],
     results: str | Path | None,
     seeds: Sequence[int] = (0,),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
@@ -160,7 +171,6 @@ def conclude(
         topic: its name on the command line.
         timings: benchmark -> ``compare``'s result.
         values: further numbers by key.
-        targets: what was aimed at, by description.
         results: where to write; None writes nothing.
         seeds: every seed used.
         tables: further tables by name.
@@ -168,7 +178,7 @@ def conclude(
     Returns:
         ``{"timings", "values", "tables"}``.
     """
-    values = {**values, **{f"target/{what}": bound for what, bound in targets.items()}}
+    values = {**values, **{f"target/{what}": bound for what, bound in targets(topic).items()}}
     if results is not None:
         command = f"python -m analysis bench {topic}"
         write(results, timings, command=command, seeds=seeds, values=values, tables=tables)

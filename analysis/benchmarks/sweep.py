@@ -112,4 +112,4 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
     one, two = (timings[label].get(f"Dask, {name} worker{end}") for name, end in (("one", ""), ("two", "s")))
     if one and two:
         values["Dask, two workers over one"] = one["seconds"] / two["seconds"]
-    return harness.conclude("sweep", timings, values=values, targets={}, results=results, seeds=list(seeds))
+    return harness.conclude("sweep", timings, values=values, results=results, seeds=list(seeds))

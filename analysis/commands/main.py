@@ -28,6 +28,22 @@ def _command_modules() -> dict[str, ModuleType]:
     return {name: module for name, module in found.items() if hasattr(module, "add_arguments")}
 
 
+class _Subparser(argparse.ArgumentParser):
+    """A subcommand's parser, which asks its module for the options when it is chosen.
+
+    They name methods, tasks and measures, and what packages outside add to those is not looked for before.
+    """
+
+    module: ModuleType | None = None
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
+        """Add the options, once, and parse."""
+        if self.module is not None:
+            self.module.add_arguments(self)
+            self.module = None
+        return super().parse_known_args(args, namespace)
+
+
 def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
@@ -35,10 +51,10 @@ def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
         epilog="Every subcommand has its own --help.",
     )
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND", parser_class=_Subparser)
     for name, module in modules.items():
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(subparser)
+        subparser.module = module
         if name not in _OWN_BARS:
             subparser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser

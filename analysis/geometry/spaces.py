@@ -101,7 +101,7 @@ def parameter_space(model: nn.Module, space: SpaceName = "adapter", *, names: It
     return Space(name=space, start=start, center=center, filter_dim=_filter_dims(model, start))
 
 
-def _tuner_layers(model: nn.Module) -> dict[str, nn.Module]:
+def _tuner_layers(model: nn.Module) -> dict[str, BaseTunerLayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
@@ -119,7 +119,7 @@ def _adapter_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]
 
 def _freezes_a(model: nn.Module) -> bool:
     """Whether the adapter's configuration says that A was not trained (an adapter loaded for inference)."""
-    methods = [getattr(config, "method", None) for config in getattr(model, "peft_config", {}).values()]
+    methods = [str(getattr(config, "method", None)) for config in getattr(model, "peft_config", {}).values()]
     return any(method in METHODS and METHODS[method].trains == "b" for method in methods)
 
 

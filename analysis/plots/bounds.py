@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 
 from analysis.plots.style import figure, method_colors
 from theory.expectation import description_bits, plan
-from theory.layers import Layers, from_list
+from theory.layers import MODEL_NAMES, Layers, from_list
 from theory.methods import METHODS
-from theory.models import MODEL_NAMES
 
 __all__ = ["plot_chain_bits", "plot_courses", "plot_ratios", "plot_table1"]
 

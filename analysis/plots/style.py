@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.records import replacing
 from theory.methods import METHODS
 
 __all__ = ["COLUMN_WIDTH", "PAGE_WIDTH", "figure", "method_colors", "save"]
@@ -17,7 +19,7 @@ __all__ = ["COLUMN_WIDTH", "PAGE_WIDTH", "figure", "method_colors", "save"]
 COLUMN_WIDTH = 3.33
 PAGE_WIDTH = 6.95
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 7.5,
     "axes.labelsize": 7.5,
     "axes.titlesize": 7.5,
@@ -36,10 +38,15 @@ _STYLE = {
 
 
 def method_colors() -> dict[str, tuple[float, float, float]]:
-    """Return one colour per method key, from seaborn's colour-blind palette (one is grey)."""
-    palette = sns.color_palette("colorblind", 10)
-    colors = [(0.2, 0.2, 0.2), *palette]
-    return dict(zip(METHODS, colors, strict=True))
+    """Return one colour per method key, from seaborn's colour-blind palette (one is grey); its dark one for more.
+
+    >>> len(set(method_colors().values())) == len(METHODS)
+    True
+    """
+    more = max(len(METHODS) - 21, 0)
+    palettes = (sns.color_palette("colorblind", 10), sns.color_palette("dark", 10), sns.color_palette("husl", more))
+    colors = [(0.2, 0.2, 0.2), *(color for palette in palettes for color in palette)]
+    return dict(zip(METHODS, colors, strict=False))
 
 
 def figure(
@@ -57,8 +64,9 @@ def figure(
     Returns:
         The figure and its axes (an array when there are several), as ``plt.subplots`` does.
     """
+    options: dict[str, Any] = {**kwargs, "figsize": (width, height)}
     with mpl.rc_context(_STYLE):
-        made = plt.subplots(rows, columns, figsize=(width, height), **kwargs)
+        made = plt.subplots(rows, columns, **options)
         interactive = mpl.is_interactive()  # the first figure may start a notebook's backend, which sets this
     mpl.interactive(interactive)
     return made
@@ -67,11 +75,8 @@ def figure(
 def save(fig: Figure, path: str | Path) -> Path:
     """Save a figure as PDF, SVG or PNG, the same bytes each time, and close it."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {".pdf": {"CreationDate": None, "ModDate": None}, ".svg": {"Date": None}}.get(path.suffix, {})
-    temporary = path.with_name(f".{path.name}.tmp")
-    with mpl.rc_context(_STYLE):
-        fig.savefig(temporary, metadata=metadata, format=path.suffix[1:], dpi=200)
-    temporary.replace(path)
+    with replacing(path) as new, mpl.rc_context(_STYLE):
+        fig.savefig(new, metadata=metadata, format=path.suffix[1:], dpi=200)
     plt.close(fig)
     return path

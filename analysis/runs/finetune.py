@@ -11,10 +11,12 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 import adapters
 from adapters import Prepared
@@ -25,7 +27,7 @@ from analysis.runs.instruments import PeakMemory, StepClock, saved_activation_by
 from analysis.runs.loading import LoadedRun, load_run
 from analysis.runs.scalars import run_measures
 from analysis.runs.trainer import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
-from analysis.tasks import Outputs, Task, carve, evaluate, head_modules, load_model, load_task, metric
+from analysis.tasks import Outputs, Task, carve, evaluate, load_model, load_task, metric
 from theory.methods import get_method
 
 __all__ = ["ConfigurationError", "LoadedRun", "RunConfig", "check_links", "load_run", "prepare_run", "run", "run_cell"]
@@ -74,7 +76,6 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
         lr_ratio=config.lr_ratio,
         schedule=config.chain_schedule,
         seed=config.seed,
-        modules_to_save=head_modules(model, kind=task.kind),
     )
     return prepared, base
 
@@ -123,27 +124,38 @@ def _results(task: Task, train: Outputs, heldout: Outputs) -> dict[str, Any]:
     }
 
 
-def run_cell(
-    values: Mapping[str, Any], folder: Path, *, progress: bool = False, report_to: str = "none"
-) -> dict[str, Any]:
-    """Train one configuration and return its record's content.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Trained:
+    """A run whose training is over.
 
-    Args:
-        values: a :class:`RunConfig` as plain values.
-        folder: the cell's own folder, for weights and checkpoints.
-        progress: whether to show the Trainer's progress bar.
-        report_to: "none", "tensorboard" or "wandb".
-
-    Returns:
-        Everything of the record but schema, key and status.
-
-    Raises:
-        NonFiniteLoss: if the training loss is NaN or infinite.
-        ConfigurationError: if the configuration does not fit the data or the model.
+    Attributes:
+        config: resolved.
+        task: with all its training examples.
+        trained_on: the task without the examples that choose the step.
+        model: as it stands after the last step, or at the step that was chosen.
+        base: the base model's state.
+        chooser: what chose the step; None where the last one is taken.
+        selection: number of examples that it chose on.
+        step: of the model.
+        losses: of every optimizer step.
+        timing: steps, seconds and memory of training.
+        first: whether this process is the one that writes.
     """
-    started = time.perf_counter()
-    asked = RunConfig.from_mapping(values)
-    config = asked.resolve()
+
+    config: RunConfig
+    task: Task
+    trained_on: Task
+    model: torch.nn.Module
+    base: dict[str, torch.Tensor]
+    chooser: BestOnSelection | None
+    selection: int
+    step: int
+    losses: list[float]
+    timing: dict[str, Any]
+    first: bool
+
+
+def _train(config: RunConfig, folder: Path, *, progress: bool, report_to: str) -> _Trained:
     try:
         task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
         training_task, selection = task, None
@@ -166,25 +178,65 @@ def run_cell(
     )
     resumed = last_complete(folder / "trainer")
     trainer.train(resume_from_checkpoint=resumed)
-    peak = memory.read()
-    model = prepared.model if chooser is None or chooser.best is None else chooser.best
-    train = evaluate(model, task, training_task.train)
+    timing = {
+        **clock.summary(),
+        "train_seconds": float(sum(clock.seconds)),
+        "peak_memory_bytes": memory.read(),
+        "peak_memory_kind": memory.kind,
+        "resumed_from": None if resumed is None else Path(resumed).name,
+    }
+    return _Trained(
+        config=config,
+        task=task,
+        trained_on=training_task,
+        model=prepared.model if chooser is None or chooser.best is None else chooser.best,
+        base=base,
+        chooser=chooser,
+        selection=0 if selection is None else len(selection),
+        step=trainer.state.global_step if chooser is None else chooser.step,
+        losses=[float(loss) for loss in trainer.losses],
+        timing=timing,
+        first=trainer.is_world_process_zero(),
+    )
+
+
+def _measure(trained: _Trained) -> dict[str, Any]:
+    """Return what a record says of the trained model, and the bytes that a step saves for its backward pass."""
+    model, task, examples = trained.model, trained.task, trained.trained_on.train
+    train = evaluate(model, task, examples)
     heldout = evaluate(model, task, task.heldout)
-    updates = adapters.describe(model, base)
-    if config.save_adapter and trainer.is_world_process_zero():
-        save_weights(model, folder / "adapter")
-    if trainer.is_world_process_zero():
-        shutil.rmtree(folder / "trainer", ignore_errors=True)
-        atomic_write_json(folder / "paths.json", {"data": config.data, "model": config.model})
-    losses = [float(loss) for loss in trainer.losses]
-    batch = task.collate([training_task.train[i] for i in range(min(config.batch_size or 1, len(training_task.train)))])
+    updates = adapters.describe(model, trained.base)
+    batch = task.collate([examples[i] for i in range(min(trained.config.batch_size or 1, len(examples)))])
     saved = saved_activation_bytes(model, batch)
+    return {
+        "parameters": {
+            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "total": sum(p.numel() for p in model.parameters()),
+        },
+        **_results(task, train, heldout),
+        "measures": run_measures(model, base_state=trained.base, updates=updates, train=train),
+        "timing": {**trained.timing, "saved_activation_bytes": saved},
+        "updates": updates,
+    }
+
+
+def _keep(trained: _Trained, folder: Path) -> None:
+    """Write the weights, drop the checkpoints of training, and note where data and model were."""
+    if trained.config.save_adapter:
+        save_weights(cast(PreTrainedModel | PeftModel, trained.model), folder / "adapter")
+    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    atomic_write_json(folder / "paths.json", {"data": trained.config.data, "model": trained.config.model})
+
+
+def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
+    config, task, chooser = trained.config, trained.task, trained.chooser
+    per_epoch = math.ceil(len(trained.losses) / max(1, math.ceil(config.epochs or 1)))
     return {
         "config": config.as_record(),
         "provenance": {**_base_provenance(), "command": asked.command(), "seeds": [config.seed]},
         "task": {
             "kind": task.kind,
-            "num_train": len(training_task.train),
+            "num_train": len(trained.trained_on.train),
             "num_heldout": len(task.heldout),
             "num_labels": task.num_labels,
             "loss": task.loss_name,
@@ -193,33 +245,44 @@ def run_cell(
             "overlap": task.overlap,
             "notes": list(task.notes),
         },
-        "parameters": {
-            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "total": sum(p.numel() for p in model.parameters()),
-        },
-        **_results(task, train, heldout),
         "selection": {
             "rule": config.select,
             "candidates": 1 if chooser is None else chooser.candidates,
-            "examples": 0 if selection is None else len(selection),
-            "step": trainer.state.global_step if chooser is None else chooser.step,
+            "examples": trained.selection,
+            "step": trained.step,
             **({} if chooser is None else {"margin": chooser.margin, "doubtful": chooser.doubtful}),
         },
-        "measures": run_measures(model, base_state=base, updates=updates, train=train),
-        "timing": {
-            **clock.summary(),
-            "total_seconds": time.perf_counter() - started,
-            "train_seconds": float(sum(clock.seconds)),
-            "peak_memory_bytes": peak,
-            "peak_memory_kind": memory.kind,
-            "saved_activation_bytes": saved,
-            "resumed_from": None if resumed is None else Path(resumed).name,
-        },
-        "updates": updates,
-        "history": epoch_history(
-            losses, steps_per_epoch=max(1, math.ceil(len(losses) / max(1, math.ceil(config.epochs or 1))))
-        ),
+        **measured,
+        "timing": {**measured["timing"], "total_seconds": seconds},
+        "history": epoch_history(trained.losses, steps_per_epoch=max(1, per_epoch)),
     }
+
+
+def run_cell(
+    values: Mapping[str, Any], folder: Path, *, progress: bool = False, report_to: str = "none"
+) -> dict[str, Any]:
+    """Train one configuration and return its record's content.
+
+    Args:
+        values: a :class:`RunConfig` as plain values.
+        folder: the cell's own folder, for weights and checkpoints.
+        progress: whether to show the Trainer's progress bar.
+        report_to: "none", "tensorboard" or "wandb".
+
+    Returns:
+        Everything of the record but schema, key and status.
+
+    Raises:
+        NonFiniteLoss: if the training loss is NaN or infinite.
+        ConfigurationError: if the configuration does not fit the data or the model.
+    """
+    started = time.perf_counter()
+    asked = RunConfig.from_mapping(values)
+    trained = _train(asked.resolve(), folder, progress=progress, report_to=report_to)
+    measured = _measure(trained)
+    if trained.first:
+        _keep(trained, folder)
+    return _content(asked, trained, measured, seconds=time.perf_counter() - started)
 
 
 def run(

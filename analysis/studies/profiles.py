@@ -1,9 +1,11 @@
-"""How much work an experiment does: ``PROFILE=smoke|default|full``."""
+"""How much work an experiment does: ``PROFILE=smoke|default|full``, read from ``profiles.toml``."""
 
 from __future__ import annotations
 
 import os
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["PROFILES", "Profile", "get_profile"]
 
@@ -27,14 +29,8 @@ class Profile:
     repeats: int
 
 
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(name="smoke", seeds=2, epochs=2, grid=5, repeats=200),
-        Profile(name="default", seeds=3, epochs=12, grid=15, repeats=2_000),
-        Profile(name="full", seeds=5, epochs=30, grid=25, repeats=20_000),
-    )
-}
+_ENTRIES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+PROFILES: dict[str, Profile] = {name: Profile(name=name, **entry) for name, entry in _ENTRIES.items()}
 
 
 def get_profile(name: str | None = None) -> Profile:

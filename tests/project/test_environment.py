@@ -80,3 +80,11 @@ def test_an_unknown_end_of_the_ranges_is_refused():
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "end is 'middle'; oldest or newest is accepted" in done.stderr
+
+
+def test_a_wheel_carries_every_file_that_the_packages_read():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for package, globs in patterns.items():
+        carried = {path for pattern in globs for path in (ROOT / package).glob(pattern)}
+        there = {path for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        assert {path for path in there if path.suffix != ".py"} == carried

@@ -2,8 +2,9 @@
 
 import shutil
 
-import build
 import pytest
+
+from report import build
 
 PROVENANCE = {
     "command": "python -m analysis measure --results report/results/small.json",

@@ -2,12 +2,12 @@
 
 import re
 
-import build
 import pytest
-from equations import EQUATIONS
-from figures import FIGURES, draw_figures
 
 from analysis.records import atomic_write_json
+from report import build
+from report.equations import EQUATIONS
+from report.figures import FIGURES, draw_figures
 
 ALL = '#result("small/gap") #result("small/name") #eq("gap")'
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from tasks import TASKS, means, methods_table, present_tasks
 
+from report.tasks import TASKS, means, methods_table, present_tasks
 from theory.methods import METHODS
 
 VALUES = ("metric", "gap_cross_entropy")

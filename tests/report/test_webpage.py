@@ -4,10 +4,11 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import build
 import pytest
-from figures import FIGURES
-from webpage import SECTIONS, write_site
+
+from report import build
+from report.figures import FIGURES
+from report.webpage import SECTIONS, _column, write_site
 
 ROOT = Path(__file__).resolve().parents[2]
 VOID = {"meta", "br", "img", "hr", "path", "use", "rect", "stop"}
@@ -125,7 +126,5 @@ def test_figures_have_names_and_ids_of_their_own(page, results):
     ],
 )
 def test_the_numbers_of_a_column_line_up(values, cells):
-    from webpage import _column
-
     shown = [re.sub("<.*?>", "", cell) for cell in _column(values)[1]]
     assert shown == cells

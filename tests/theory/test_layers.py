@@ -4,7 +4,7 @@ import pytest
 
 from theory import layers
 from theory.expectation import method_numbers
-from theory.models import MODEL_NAMES, MODELS
+from theory.layers import MODEL_NAMES, MODELS
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

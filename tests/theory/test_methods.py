@@ -1,6 +1,7 @@
 import pytest
 
-from theory.methods import METHODS, get_method, method_keys
+from theory.descriptions import LINKS, SUPPORT
+from theory.methods import FACTORS, METHODS, Family, Method, get_method, method_keys, register_method
 
 
 def test_registry_holds_the_eleven_methods_of_the_paper():
@@ -50,3 +51,49 @@ def test_unknown_method_is_named_with_the_accepted_ones():
         get_method("qlora")
     with pytest.raises(TypeError, match=r"method must be a string, got int"):
         get_method(3)
+
+
+BODY = {"key": "x", "name": "X", "arxiv": "", "trains": "both", "selector": "gaussian", "family": FACTORS}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"trains": "vectors"}, ValueError, "trains must be one of weight, both, b, none; got 'vectors'"),
+        ({"selector": "cols"}, ValueError, "selector must be one of none, gaussian"),
+        ({"key": "a b"}, ValueError, "key must be lower-case letters"),
+        ({"name": " "}, ValueError, "name must not be empty"),
+        ({"family": "factors"}, TypeError, "family must be a Family, got str"),
+        ({"chained": 1}, TypeError, "chained must be True or False, got 1"),
+        ({"lr_ratio": 0.0}, ValueError, "lr_ratio must be a finite number above 0"),
+        ({"lr_ratio": 2.0, "trains": "b"}, ValueError, "lr_ratio must be 1 where trains is 'b'"),
+        ({"selector": "none"}, ValueError, "selector must say where A comes from"),
+        ({"trains": "weight"}, ValueError, "selector must be 'none' and chained False where trains is 'weight'"),
+        ({"trains": "none"}, ValueError, "beside must count what is trained"),
+        ({"selector": "window"}, ValueError, "selector 'window' does not go with family 'factors'"),
+        ({"in_place": True}, ValueError, "in_place must be False"),
+        ({"beside": 3}, TypeError, "beside must be a function"),
+    ],
+)
+def test_a_field_that_makes_no_sense_is_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        Method(**BODY | change)
+
+
+def test_what_is_trained_beside_the_matrices_counts_once_a_link():
+    method = Method(**BODY | {"chained": True, "beside": lambda *, out_features, in_features, rank: out_features})
+    assert method.numbers_trained(out_features=4, in_features=10, rank=3, links=2) == 2 * (3 * 14 + 4)
+
+
+def test_two_families_of_one_name_are_refused():
+    other = Family(name="factors", hooks="somewhere.else:HOOKS", descriptions=(LINKS,))
+    with pytest.raises(ValueError, match="family 'factors' of method 'x' is another than that of 'lora'"):
+        register_method(Method(**BODY | {"family": other}))
+    assert "x" not in METHODS
+
+
+def test_a_family_must_state_how_all_that_was_trained_is_described():
+    with pytest.raises(ValueError, match="'links' among them; got support"):
+        Family(name="f", hooks="a.b:c", descriptions=(SUPPORT,))
+    with pytest.raises(ValueError, match=r"hooks must be of the form 'package.module:object', got 'a.b'"):
+        Family(name="f", hooks="a.b", descriptions=(LINKS,))

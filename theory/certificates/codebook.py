@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from theory.certificates.coding import CodeReader, CodeWriter
 from theory.certificates.occam import choice_bits
 from theory.certificates.quantize import STEP_CODES, nearest, uniform_levels
-from theory.methods import METHODS
 
 __all__ = ["GROUPS", "STANDARD_GRID", "Grid", "GroupCode", "SubspaceCode", "decode_subspace", "encode_subspace"]
 
@@ -71,9 +70,10 @@ class Grid:
 
 _NUMBERS = (0, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
+# The alternatives are part of the code, whatever methods are registered: another list is another code.
 STANDARD_GRID = Grid(
     {
-        "method": tuple(m.key for m in METHODS.values() if m.selector != "none" and not m.chained and not m.in_place),
+        "method": ("lora", "lora+", "asym", "cla", "r-cla"),
         "targets": ("attention", "all-linear"),
         "rank": (1, 2, 4, 8, 16, 32),
         "layers": (0, 1, 2, 3, 4, 6),

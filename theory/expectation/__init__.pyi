@@ -6,9 +6,11 @@ from .evaluate import update_bounds as update_bounds
 from .forms import certificate as certificate
 from .forms import direct as direct
 from .forms import excess as excess
-from .forms import gauge_fixed_numbers as gauge_fixed_numbers
 from .forms import information as information
-from .forms import log2_binomial as log2_binomial
 from .forms import perturbation as perturbation
+from .rules import Case as Case
+from .rules import Rule as Rule
+from .rules import register_bound as register_bound
+from .shipped import BOUNDS as BOUNDS
 from .table1 import method_numbers as method_numbers
 from .table1 import table1 as table1

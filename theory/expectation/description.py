@@ -1,12 +1,7 @@
 """How many bits describe an update: of what was really trained, or of what a method would train.
 
-Each trained matrix is described in every way that lets a reader who knows W0 rebuild dW:
-
-* ``links``: all numbers of all links, as trained;
-* ``support``: the merged update, all rows of the columns that can be nonzero (dense: all m n), stored at the
-  same bits as the base weights that it was merged into;
-* ``gauge-fixed``: where A was trained too, dW has rank at most R = links x rank, so R (m + n - R) numbers and
-  the choice of R pivot columns suffice; quantised after the gauge was fixed, and evaluated like that.
+Each trained matrix is described in every way that its family states (``theory.methods.Family``), each of which lets a
+reader who knows W0 rebuild dW; what is trained outside the adapter, as it was trained.
 """
 
 from __future__ import annotations
@@ -18,15 +13,23 @@ from typing import Any, cast
 import numpy as np
 
 from theory.checks import check_choice, check_integer, check_number
-from theory.expectation.forms import gauge_fixed_numbers, log2_binomial
+from theory.descriptions import LINKS, Description
 from theory.expectation.table1 import check_rank
 from theory.layers import Layers, from_list
-from theory.methods import Method, get_method
+from theory.methods import Method, families, get_method
 from theory.records import UpdateRecord
 
-__all__ = ["check_record", "description_bits", "plan"]
+__all__ = ["check_record", "description_bits", "descriptions_of", "plan"]
 
-KINDS = ("dense", "factors", "columns", "head")
+
+def descriptions_of(kind: str) -> tuple[Description, ...]:
+    """Return the descriptions that hold for records of one kind.
+
+    Raises:
+        ValueError: if no method has a family of that name.
+    """
+    known = {name: family.descriptions for name, family in families().items()} | {"head": (LINKS,)}
+    return known[check_choice("kind", kind, tuple(known))]
 
 
 def description_bits(record: UpdateRecord) -> dict[str, float]:
@@ -36,24 +39,14 @@ def description_bits(record: UpdateRecord) -> dict[str, float]:
         record: a checked record.
 
     Returns:
-        ``links`` always; ``support`` except for heads; ``gauge-fixed`` where A was trained and the rank allows.
+        ``links`` always, then what else the family states and applies.
 
     >>> record = plan([(768, 768)], method="lora", rank=16)[0]
     >>> {name: round(value) for name, value in description_bits(record).items()}
     {'links': 393216, 'support': 9437184, 'gauge-fixed': 389229}
     """
-    rows, columns, bits = record["out_features"], record["in_features"], record["bits"]
-    side = record["side_information_bits"]
-    found = {"links": record["numbers_trained"] * bits + side}
-    if record["kind"] == "head" or record["numbers_trained"] == 0:
-        return found
-    support = record["support"]
-    found["support"] = rows * (columns if support is None else len(support)) * bits + side
-    total_rank = record["links"] * (record["rank"] or 0)
-    if record["a_trained"] and 0 < total_rank <= min(rows, columns):
-        numbers = gauge_fixed_numbers(out_features=rows, in_features=columns, rank=total_rank)
-        found["gauge-fixed"] = numbers * bits + log2_binomial(columns, total_rank) + side
-    return found
+    lengths = {one.name: one.bits(record) for one in descriptions_of(record["kind"])}
+    return {name: bits for name, bits in lengths.items() if bits is not None}
 
 
 def plan(
@@ -101,7 +94,7 @@ def plan(
     records = [
         UpdateRecord(
             name=shape.name,
-            kind="dense" if dense else "columns" if chosen.selects_columns else "factors",
+            kind=chosen.family.name,
             out_features=shape.out_features,
             in_features=shape.in_features,
             rank=None if dense else rank,
@@ -140,7 +133,7 @@ def check_record(record: Mapping[str, Any], position: int) -> UpdateRecord:
     if missing:
         raise ValueError(f"records[{position}] must hold every key of UpdateRecord, lacks {', '.join(missing)}")
     label = f"of records[{position}] ({record['name']})"
-    check_choice(f"kind {label}", record["kind"], KINDS)
+    check_choice(f"kind {label}", record["kind"], (*families(), "head"))
     rows = check_integer(f"out_features {label}", record["out_features"])
     columns = check_integer(f"in_features {label}", record["in_features"])
     check_integer(f"links {label}", record["links"])

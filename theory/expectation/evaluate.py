@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from numpy.typing import ArrayLike
 
-from theory.checks import check_choice, check_integer, check_norms, check_number
-from theory.expectation.description import check_record, description_bits, plan
-from theory.expectation.forms import direct, excess, loss_change_from_log, perturbation
-from theory.expectation.table1 import resolve_range, table1_from_bits
+from theory.checks import check_choice, check_integer, check_norms, check_number, check_probability
+from theory.expectation.description import check_record, plan
+from theory.expectation.rules import Case
+from theory.expectation.shipped import BOUNDS
+from theory.expectation.table1 import resolve_range
 from theory.layers import Layers
 from theory.methods import Method
-from theory.networks import Network, correction, deviation_log
+from theory.networks import Network
 from theory.records import Bound, UpdateRecord, bounds_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["evaluate", "from_update", "update_bounds"]
 
-MERGED = "the merged weights are stored in the stated bits"
-GAUGE = "the update is quantised after its gauge is fixed, and that network is the one evaluated"
 MEASURABLE = ("merged_norms", "base_input_norms", "merged_input_norms", "selected_norms")
-DIAGNOSTIC = "the norms were measured on this run: a diagnostic, unless they were enforced in training"
 
 
 class _Setting(TypedDict):
@@ -37,7 +37,7 @@ def from_update(
     num_examples: int,
     sigma: float = 0.5,
     **options: Any,
-) -> Any:
+) -> pd.DataFrame:
     """Tabulate every bound for what a run really trained; goes by the records, never by a method's name.
 
     Args:
@@ -73,13 +73,17 @@ def update_bounds(
     network: Network | None = None,
     update_norms: ArrayLike | None = None,
     input_norms: Mapping[str, ArrayLike] | None = None,
+    empirical_risk: float | None = None,
+    delta: float = 0.05,
 ) -> tuple[Bound, ...]:
     """Evaluate every bound for what a run really trained.
 
-    Names: ``table1-root`` (the paper's count: adapter numbers alone), ``direct`` (with head, side information
-    and choices), ``support``, ``gauge-fixed``, ``cheapest`` (per matrix the shortest description); with
-    ``loss_change`` also ``excess``; with ``network`` also ``table1``, ``perturbation``, ``excess-network`` and,
-    from the measured norms of W0 + dW and of the layers' inputs, ``excess-measured``.
+    Every rule of ``theory.bounds.BOUNDS`` that the arguments suffice for. Names: ``table1-root`` (the paper's count:
+    adapter numbers alone), ``direct`` (with head, side information and choices), ``support``, ``gauge-fixed``,
+    ``cheapest`` (per matrix the shortest description); with ``loss_change`` also ``excess``; with ``network`` also
+    ``table1``, ``perturbation``, ``excess-network`` and, from the measured norms of W0 + dW and of the layers' inputs,
+    ``excess-measured``; with ``empirical_risk`` also ``certificate``, of the risk and with confidence 1 - delta; then
+    what packages outside add.
 
     Args:
         records: from ``adapters.describe``; see ``theory.records.UpdateRecord``.
@@ -96,6 +100,8 @@ def update_bounds(
         input_norms: measured norms of the layers' inputs for ``excess-measured``, under the names of
             ``theory.networks.perturbation.deviation_log``: ``base_input_norms``, ``merged_input_norms`` and, for column
             methods, ``selected_norms``.
+        empirical_risk: mean loss on the sample of the network that the records describe, for ``certificate``.
+        delta: probability of failure of what holds with high probability.
 
     Returns:
         One ``Bound`` per name.
@@ -104,36 +110,31 @@ def update_bounds(
         ValueError: if a record or an argument is out of range (NaN norms too); the message names it.
         TypeError: if a record is no mapping or a count is no integer.
     """
-    checked = [check_record(record, position) for position, record in enumerate(records)]
+    checked = tuple(check_record(record, position) for position, record in enumerate(records))
+    known: dict[str, Any] = {}
+    if network is not None:
+        _check_network(network, checked)
+        measured_inputs = {"merged_norms": [record["norm_merged"] for record in checked], **(input_norms or {})}
+        for name in measured_inputs:
+            check_choice("input_norms", name, MEASURABLE)
+        known = {"network": network, "input_norms": measured_inputs}
+        if update_norms is None:
+            known |= {"update_norms": tuple(record["norm_update"] for record in checked), "measured": ("norm_update",)}
+        else:
+            known["update_norms"] = _check_caps(update_norms, checked)
+    if empirical_risk is not None:
+        check_number("empirical_risk", empirical_risk)
     setting = _setting(num_examples, sigma, loss_range)
-    found, bits = _counting_bounds(checked, setting, num_choices, loss_change)
-    if network is None:
-        return found
-    _check_network(network, checked)
-    trained = [record["norm_update"] for record in checked]
-    measured: tuple[str, ...] = ()
-    if update_norms is None:
-        norms, measured = trained, ("norm_update",)
-    else:
-        norms = check_norms("update_norms", update_norms, length=len(checked)).tolist()
-        for cap, record in zip(norms, checked, strict=True):
-            if record["norm_update"] > cap:
-                raise ValueError(f"update_norms must hold caps, got {cap} below norm_update of {record['name']}")
-    found += _network_bounds(checked, setting, network, norms, measured, bits)
-    known = {"merged_norms": [record["norm_merged"] for record in checked], **(input_norms or {})}
-    for name in known:
-        check_choice("input_norms", name, MEASURABLE)
-    change = deviation_log(network, update_norms=trained, **known)
-    return (
-        *found,
-        excess(
-            bits,
-            loss_change=loss_change_from_log(change, loss_lipschitz=network.loss_lipschitz),
-            name="excess-measured",
-            measured=("norm_update", *known),
-            assumptions=(DIAGNOSTIC,),
+    return _bounds(
+        Case(
+            records=checked,
+            num_choices=check_integer("num_choices", num_choices),
+            loss_change=loss_change,
+            empirical_risk=empirical_risk,
+            delta=check_probability("delta", delta),
             **setting,
-        ),
+            **known,
+        )
     )
 
 
@@ -179,17 +180,19 @@ def evaluate(
     >>> [bound.name for bound in evaluate([(768, 768)] * 24, method="lora", num_examples=3668)]
     ['table1-root', 'direct', 'support', 'gauge-fixed', 'cheapest']
     """
-    records = plan(layers, method=method, rank=rank, links=links, bits=bits, head_numbers=head_numbers)
+    records = tuple(plan(layers, method=method, rank=rank, links=links, bits=bits, head_numbers=head_numbers))
     setting = _setting(num_examples, sigma, loss_range)
-    found, total = _counting_bounds(records, setting, num_choices, loss_change)
-    if network is None:
-        return found
-    if update_norms is None:
-        raise ValueError("update_norms must hold one cap per layer when network is given, got None")
-    adapted = len(records) - (head_numbers > 0)
-    if network.depth != adapted or head_numbers:
-        raise ValueError(f"network must have the {adapted} layers given and no other head, has {network.depth}")
-    return found + _network_bounds(records, setting, network, update_norms, (), total)
+    known: dict[str, Any] = {}
+    if network is not None:
+        if update_norms is None:
+            raise ValueError("update_norms must hold one cap per layer when network is given, got None")
+        adapted = len(records) - (head_numbers > 0)
+        if network.depth != adapted or head_numbers:
+            raise ValueError(f"network must have the {adapted} layers given and no other head, has {network.depth}")
+        norms = check_norms("update_norms", update_norms, length=len(records))
+        known = {"network": network, "update_norms": tuple(norms.tolist())}
+    choices = check_integer("num_choices", num_choices)
+    return _bounds(Case(records=records, num_choices=choices, loss_change=loss_change, **setting, **known))
 
 
 def _setting(num_examples: int, sigma: float, loss_range: float | None) -> _Setting:
@@ -198,48 +201,24 @@ def _setting(num_examples: int, sigma: float, loss_range: float | None) -> _Sett
     return {"num_examples": num_examples, "sigma": sigma, "loss_range": resolve_range(loss_range, sigma)}
 
 
-def _counting_bounds(
-    records: Sequence[UpdateRecord], setting: _Setting, num_choices: int, loss_change: float | None
-) -> tuple[tuple[Bound, ...], float]:
-    if not records:
+def _bounds(case: Case) -> tuple[Bound, ...]:
+    if not case.records:
         raise ValueError("records must hold at least one trained matrix, got none")
-    extra = math.log2(check_integer("num_choices", num_choices))
-    described = [description_bits(record) for record in records]
-    names = ["links", "support"]
-    if any("gauge-fixed" in lengths for lengths in described):
-        names.append("gauge-fixed")
-    totals = {name: extra + sum(lengths.get(name, lengths["links"]) for lengths in described) for name in names}
-    totals["cheapest"] = extra + sum(min(lengths.values()) for lengths in described)
-    used = {min(lengths, key=lambda name: lengths[name]) for lengths in described}
-    why = {"links": (), "support": (MERGED,), "gauge-fixed": (GAUGE,)}
-    why["cheapest"] = tuple(reason for name in sorted(used) for reason in why[name])
-    adapter = sum(record["numbers_trained"] * record["bits"] for record in records if record["kind"] != "head")
-    found = [table1_from_bits(adapter, **setting)]
-    for name, bits in totals.items():
-        label = "direct" if name == "links" else name
-        found.append(direct(bits, name=label, assumptions=why[name], **setting))
-    if loss_change is not None:
-        found.append(excess(totals["cheapest"], loss_change=loss_change, assumptions=why["cheapest"], **setting))
-    return tuple(found), totals["cheapest"]
+    found: dict[str, Bound] = {}
+    for rule in BOUNDS.values():
+        for bound in rule.bounds(case):
+            if bound.name in found:
+                raise ValueError(f"bound {rule.name!r} yielded {bound.name!r}, which another bound is called")
+            found[bound.name] = bound
+    return tuple(found.values())
 
 
-def _network_bounds(
-    records: Sequence[UpdateRecord],
-    setting: _Setting,
-    network: Network,
-    update_norms: ArrayLike,
-    measured: tuple[str, ...],
-    bits: float,
-) -> tuple[Bound, ...]:
-    phi = correction(network, update_norms=update_norms)
-    adapter = sum(record["numbers_trained"] * record["bits"] for record in records if record["kind"] != "head")
-    change = loss_change_from_log(phi.log_update - math.log(2))
-    note = (DIAGNOSTIC,) if measured else ()
-    return (
-        table1_from_bits(adapter, phi=phi, measured=measured, **setting),
-        perturbation(phi, sigma=setting["sigma"], loss_range=setting["loss_range"], measured=measured),
-        excess(bits, loss_change=change, name="excess-network", measured=measured, assumptions=note, **setting),
-    )
+def _check_caps(update_norms: ArrayLike, records: Sequence[UpdateRecord]) -> tuple[float, ...]:
+    norms = check_norms("update_norms", update_norms, length=len(records)).tolist()
+    for cap, record in zip(norms, records, strict=True):
+        if record["norm_update"] > cap:
+            raise ValueError(f"update_norms must hold caps, got {cap} below norm_update of {record['name']}")
+    return tuple(norms)
 
 
 def _check_network(network: Network, records: Sequence[UpdateRecord]) -> None:

@@ -12,16 +12,19 @@ from __future__ import annotations
 import math
 
 from theory.certificates import occam_bound
-from theory.checks import check_integer, check_number
+from theory.checks import check_number
 from theory.expectation.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
 from theory.networks import Phi
 from theory.records import Bound, exp_or_inf
 
-__all__ = ["certificate", "direct", "excess", "gauge_fixed_numbers", "information", "log2_binomial", "perturbation"]
+__all__ = ["certificate", "direct", "excess", "information", "loss_change_from_log", "perturbation"]
 
 ADAPTERS = "lemma on adapters, arXiv:2402.16842, from theorem 1 of arXiv:1705.07809"
 INDEPENDENT = "the pretrained weights, and every frozen or random factor, were fixed independently of the sample"
 COUNTED = "the bits describe everything that depends on the sample"
+FEED_FORWARD = "the network is feed-forward with inputs within the radius"
+CODE_FIRST = "the code was fixed before the sample"
+IN_RANGE = "the loss lies in [0, loss_range]"
 REACHABLE = "loss_change bounds |loss(W0+dW) - loss(W0)| for every update that the algorithm can reach, not for one"
 
 
@@ -175,7 +178,7 @@ def perturbation(
         assumptions=(
             EXPECTATION,
             INDEPENDENT,
-            "the network is feed-forward with inputs within the radius",
+            FEED_FORWARD,
             "the update's norms hold for every update that the algorithm can reach",
         ),
         loss_range=resolve_range(loss_range, sigma),
@@ -211,47 +214,12 @@ def certificate(
         kind="high-probability",
         confidence=1 - delta,
         source="Occam bound, Langford, JMLR 6 (2005)",
-        assumptions=("the code was fixed before the sample", "the loss lies in [0, loss_range]"),
+        assumptions=(CODE_FIRST, IN_RANGE),
+        of="risk",
         loss_range=loss_range,
         measured=("empirical_risk",),
         bits=bits,
     )
-
-
-def gauge_fixed_numbers(*, out_features: int, in_features: int, rank: int) -> int:
-    """Count the free numbers of a matrix of rank at most r: r (m + n - r).
-
-    B A = (B M)(M^-1 A) for every invertible M; with r pivot columns P of the product spanning its columns,
-    product = product[:, P] X with X[:, P] = I, which leaves n r + r (m - r) numbers and the choice of P.
-
-    Args:
-        out_features: n.
-        in_features: m.
-        rank: r, at most min(m, n).
-
-    Raises:
-        ValueError: if rank is above min(m, n).
-
-    >>> gauge_fixed_numbers(out_features=768, in_features=768, rank=16)
-    24320
-    """
-    check_integer("rank", rank, maximum=min(out_features, in_features))
-    return rank * (in_features + out_features - rank)
-
-
-def log2_binomial(total: int, chosen: int) -> float:
-    """Return log2 of the number of ways to choose ``chosen`` of ``total``: the bits of a data-chosen set.
-
-    Raises:
-        ValueError: if ``chosen`` is not between 0 and ``total``.
-
-    >>> round(log2_binomial(768, 16), 1)
-    108.9
-    """
-    check_integer("total", total)
-    check_integer("chosen", chosen, minimum=0, maximum=total)
-    log_count = math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
-    return max(0.0, log_count / math.log(2))
 
 
 def loss_change_from_log(log_deviation: float, *, loss_lipschitz: float = 1.0) -> float:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -98,7 +99,9 @@ def _interval(value: float, draws: NDArray[np.float64], confidence: float) -> tu
     return 2 * value - float(high), 2 * value - float(low)
 
 
-def _checked(losses: ArrayLike, masks: ArrayLike, levels: int | None) -> tuple[NDArray, NDArray[np.intp], float]:
+def _checked(
+    losses: ArrayLike, masks: ArrayLike, levels: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.intp], float]:
     values = np.asarray(losses, dtype=np.float64)
     bits = np.asarray(masks)
     if values.ndim != 3 or values.shape[2] != 2 or values.size == 0:
@@ -120,8 +123,24 @@ def _checked(losses: ArrayLike, masks: ArrayLike, levels: int | None) -> tuple[N
     return values, bits.astype(np.intp), slack
 
 
+def _information(
+    quantity: str,
+    seen: NDArray[np.intp],
+    bits: NDArray[np.intp],
+    weights: NDArray[np.float64],
+    *,
+    pooled: bool,
+    correction: str,
+) -> NDArray[np.float64]:
+    """Return the information between what is seen and the bits, in nats, under each row of weights of the runs."""
+    if quantity == "cmi":
+        return joint_information(coded(seen), coded(bits), weights, correction=correction)
+    against = np.concatenate([bits, 1 - bits], 1) if quantity == "single-loss" else bits
+    return resampled_information(count_tables(seen, against, pooled=pooled), weights, correction=correction)
+
+
 def _gap_bound(
-    quantity: str, value: float, *, train_risk: float, rows: int, magnitudes: NDArray, slack: float
+    quantity: str, value: float, *, train_risk: float, rows: int, magnitudes: NDArray[np.float64], slack: float
 ) -> float:
     if quantity == "cmi":
         result = bound_of.cmi(value, num_examples=rows)
@@ -201,13 +220,7 @@ def estimate(
     magnitudes = np.abs(values[..., 1] - values[..., 0]).ravel()
 
     seen = _observed(quantity, values, predictions, labels)
-
-    def measure(bits: NDArray[np.intp], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        if quantity == "cmi":
-            return joint_information(coded(seen), coded(bits), weights, correction=correction)
-        against = np.concatenate([bits, 1 - bits], 1) if quantity == "single-loss" else bits
-        return resampled_information(count_tables(seen, against, pooled=pooled), weights, correction=correction)
-
+    measure = partial(_information, quantity, seen, pooled=pooled, correction=correction)
     once = np.ones((1, runs))
     point = float(measure(bits, once)[0])
     weights = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples).astype(np.float64)
@@ -241,7 +254,7 @@ def estimate(
 
 
 def _observed(
-    quantity: str, values: NDArray, predictions: ArrayLike | None, labels: ArrayLike | None
+    quantity: str, values: NDArray[np.float64], predictions: ArrayLike | None, labels: ArrayLike | None
 ) -> NDArray[np.intp]:
     """Return the symbol that stands against the bit, runs x rows; twice the rows for a single loss (both columns)."""
     if quantity == "f-cmi":

@@ -7,7 +7,7 @@ adds position terms to the scores and is not covered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,99 @@ def _find(weights: Mapping[str, Any], family: str) -> tuple[_Layout, str]:
     raise ValueError(f"weights must hold exactly one {family!r} model, got {len(weights)} names that do not fit")
 
 
+@dataclass(kw_only=True)
+class _Reader:
+    """Takes matrices and norms out of a model by name, in order of use, and remembers which updates it met.
+
+    Attributes:
+        weights: name -> array.
+        changes: module name -> dW.
+        layout: where the family keeps its matrices.
+        transposed: whether matrices are stored in_features x out_features, as GPT-2's are.
+        epsilon: the norms' epsilon.
+        spreads: ``Norm.least_spread`` of the norms that are still to come.
+        used: names in ``changes`` that belong to a module met so far.
+    """
+
+    weights: Mapping[str, Any]
+    changes: Mapping[str, NDArray[np.float64]]
+    layout: _Layout
+    transposed: bool
+    epsilon: float
+    spreads: list[float]
+    used: set[str] = field(default_factory=set)
+
+    def array(self, name: str) -> NDArray[np.float64]:
+        if name not in self.weights:
+            raise ValueError(f"weights must hold {name!r}, got none of that name")
+        return np.asarray(self.weights[name], dtype=np.float64)
+
+    def bias(self, name: str) -> NDArray[np.float64] | None:
+        return self.array(f"{name}.bias") if f"{name}.bias" in self.weights else None
+
+    def matrix(self, name: str) -> NDArray[np.float64]:
+        stored = self.array(f"{name}.weight")
+        return stored.T if self.transposed else stored
+
+    def projection(self, name: str, *, blocks: int = 1, third: int | None = None) -> Projection:
+        weight, bias = self.matrix(name), self.bias(name)
+        matching = next((key for key in self.changes if key == name or key.endswith("." + name)), None)
+        change = np.zeros_like(weight) if matching is None else self.changes[matching]
+        self.used.add(matching or "")
+        if change.shape != weight.shape:
+            raise ValueError(f"update of {name!r} must have shape {weight.shape}, got {change.shape}")
+        if third is not None:
+            rows = slice(third * len(weight) // 3, (third + 1) * len(weight) // 3)
+            weight, change, bias = weight[rows], change[rows], None if bias is None else bias[rows]
+        return Projection.of(weight, change, bias=bias, heads=blocks)
+
+    def norm(self, name: str) -> Norm:
+        gain, offset = self.array(f"{name}.weight"), self.bias(name)
+        return Norm(
+            width=gain.size,
+            epsilon=self.epsilon,
+            gain=float(np.abs(gain).max()),
+            offset=0.0 if offset is None else float(np.linalg.norm(offset)),
+            least_spread=self.spreads.pop(0),
+        )
+
+    def attention(self, at: str, *, heads: int, groups: int) -> Attention:
+        names = (self.layout.query, self.layout.key, self.layout.value)
+        thirds = (None, None, None) if self.layout.fused is None else (0, 1, 2)
+        query, key, value = (
+            self.projection(at + name, blocks=blocks, third=third)
+            for name, blocks, third in zip(names, (heads, groups, groups), thirds, strict=True)
+        )
+        output = at + self.layout.output
+        width = self.matrix(output).shape[1]
+        return Attention(
+            query=query,
+            key=key,
+            value=value,
+            output=self.projection(output),
+            heads=heads,
+            head_width=width // heads,
+        )
+
+    def feed_forward(self, at: str, *, activation: str) -> FeedForward:
+        return FeedForward(
+            up=self.projection(at + self.layout.up),
+            down=self.projection(at + self.layout.down),
+            gate=None if self.layout.gate is None else self.projection(at + self.layout.gate),
+            activation=activation,
+            hidden_width=len(self.matrix(at + self.layout.up)),
+        )
+
+    def block(self, at: str, *, heads: int, groups: int, activation: str) -> Block:
+        first, second = self.layout.norms
+        return Block(
+            attention=self.attention(at, heads=heads, groups=groups),
+            feed_forward=self.feed_forward(at, activation=activation),
+            norms=(self.norm(at + first), self.norm(at + second)),
+            placement=self.layout.placement,
+        )
+
+
 def read_transformer(
     weights: Mapping[str, Any],
     updates: Mapping[str, Any],
@@ -154,77 +247,24 @@ def read_transformer(
     depth = 0
     while f"{prefix}{layout.layer.format(depth)}{layout.query}.weight" in weights:
         depth += 1
-    changes = {name.removesuffix(".weight"): np.asarray(value, dtype=np.float64) for name, value in updates.items()}
-    unused = set(changes)
     norms_needed = 2 * depth + (layout.final is not None)
     spreads = list(least_spreads) if least_spreads is not None else [0.0] * norms_needed
     if len(spreads) != norms_needed:
         raise ValueError(f"least_spreads must hold {norms_needed} numbers, one per norm, got {len(spreads)}")
-
-    def array(name: str) -> NDArray[np.float64] | None:
-        return np.asarray(weights[name], dtype=np.float64) if name in weights else None
-
-    def projection(name: str, *, blocks: int = 1, third: int | None = None) -> Projection:
-        weight, bias = array(f"{name}.weight"), array(f"{name}.bias")
-        if weight is None:
-            raise ValueError(f"weights must hold {name + '.weight'!r}, got none of that name")
-        if family == "gpt2":
-            weight = weight.T
-        matching = next((key for key in changes if key == name or key.endswith("." + name)), None)
-        change = np.zeros_like(weight) if matching is None else changes[matching]
-        unused.discard(matching or "")
-        if change.shape != weight.shape:
-            raise ValueError(f"update of {name!r} must have shape {weight.shape}, got {change.shape}")
-        if third is not None:
-            rows = slice(third * len(weight) // 3, (third + 1) * len(weight) // 3)
-            weight, change, bias = weight[rows], change[rows], None if bias is None else bias[rows]
-        return Projection.of(weight, change, bias=bias, heads=blocks)
-
-    def norm(name: str) -> Norm:
-        gain, offset = array(f"{name}.weight"), array(f"{name}.bias")
-        if gain is None:
-            raise ValueError(f"weights must hold {name + '.weight'!r}, got none of that name")
-        return Norm(
-            width=gain.size,
-            epsilon=epsilon,
-            gain=float(np.abs(gain).max()),
-            offset=0.0 if offset is None else float(np.linalg.norm(offset)),
-            least_spread=spreads.pop(0),
-        )
-
-    found = []
-    for index in range(depth):
-        at = prefix + layout.layer.format(index)
-        thirds = (None, None, None) if layout.fused is None else (0, 1, 2)
-        names = (layout.query, layout.key, layout.value)
-        query, key, value = (
-            projection(at + name, blocks=b, third=third)
-            for name, b, third in zip(names, (count, groups, groups), thirds, strict=True)
-        )
-        width = np.asarray(weights[f"{at}{layout.output}.weight"]).shape[0 if family == "gpt2" else 1]
-        up = np.asarray(weights[f"{at}{layout.up}.weight"])
-        found.append(
-            Block(
-                attention=Attention(
-                    query=query,
-                    key=key,
-                    value=value,
-                    output=projection(at + layout.output),
-                    heads=count,
-                    head_width=width // count,
-                ),
-                feed_forward=FeedForward(
-                    up=projection(at + layout.up),
-                    down=projection(at + layout.down),
-                    gate=None if layout.gate is None else projection(at + layout.gate),
-                    activation=activation,
-                    hidden_width=up.shape[1 if family == "gpt2" else 0],
-                ),
-                norms=(norm(at + layout.norms[0]), norm(at + layout.norms[1])),
-                placement=layout.placement,
-            )
-        )
-    final = None if layout.final is None else norm(prefix + layout.final)
+    reader = _Reader(
+        weights=weights,
+        changes={name.removesuffix(".weight"): np.asarray(value, dtype=np.float64) for name, value in updates.items()},
+        layout=layout,
+        transposed=family == "gpt2",
+        epsilon=epsilon,
+        spreads=spreads,
+    )
+    found = [
+        reader.block(prefix + layout.layer.format(index), heads=count, groups=groups, activation=activation)
+        for index in range(depth)
+    ]
+    final = None if layout.final is None else reader.norm(prefix + layout.final)
+    unused = set(reader.changes) - reader.used
     if unused:
         raise ValueError(f"updates must belong to the blocks of the model, got {sorted(unused)[:4]}")
     return found, final

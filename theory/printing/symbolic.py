@@ -40,7 +40,7 @@ LAYER, FROM = sp.symbols("l s", integer=True)
 M, OUT, SUPPORT, A, D, Z, LIP = (sp.IndexedBase(name, positive=True) for name in ("m", "n", "S", *"adz", "lambda"))
 
 
-def phi_closed(branch: str = "update", *, depth: Any = DEPTH) -> sp.Expr:
+def phi_closed(branch: str = "update", *, depth: int | sp.Expr = DEPTH) -> sp.Expr:
     """Return theorem 1's correction term (arXiv:2606.13767, mended) in closed form.
 
     Args:
@@ -55,7 +55,7 @@ def phi_closed(branch: str = "update", *, depth: Any = DEPTH) -> sp.Expr:
     """
     kept = _kept(branch)
 
-    def products(first: Any) -> sp.Expr:
+    def products(first: int | sp.Expr) -> sp.Expr:
         both = sp.Product(LIP[LAYER] * (A[LAYER] + D[LAYER]), (LAYER, first, depth))
         return both - sp.Product(LIP[LAYER] * kept[LAYER], (LAYER, first, depth))
 
@@ -154,11 +154,15 @@ def statements() -> tuple[Statement, ...]:
     >>> [statement.key for statement in statements()][:3]
     ['phi-update', 'phi-base', 'information']
     """
-    gap = (r"|\mathbb{E}\,\mathrm{gen}|", 'abs(EE thin "gen")')
-    root = sp.sqrt(2 * sp.log(2) * BITS / N)
-    bits = (r"b", "b")
-    paper, xu = "arXiv:2606.13767", "arXiv:1705.07809"
-    gauge = R * (M[LAYER] + OUT[LAYER] - R) * Q + sp.log(sp.binomial(M[LAYER], R)) / sp.log(2)
+    return (*_theorem(), *_excess(), *_descriptions())
+
+
+_GAP = (r"|\mathbb{E}\,\mathrm{gen}|", 'abs(EE thin "gen")')
+_PAPER, _XU = "arXiv:2606.13767", "arXiv:1705.07809"
+
+
+def _theorem() -> tuple[Statement, ...]:
+    """Return theorem 1 as mended, the lemma under it and table 1."""
     table1 = PHI_BASE + sp.sqrt(2 * SIGMA**2 * sp.log(2) * BITS / N)
     return (
         Statement(
@@ -166,50 +170,65 @@ def statements() -> tuple[Statement, ...]:
             left_latex=r"G(W_0+\Delta W) - G(W_0)",
             left_typst="G(W_0 + Delta W) - G(W_0)",
             right=phi_closed("update"),
-            source=f"theorem 1, mended, {paper}",
+            source=f"theorem 1, mended, {_PAPER}",
         ),
         Statement(
             key="phi-base",
             left_latex=r"G(W_0+\Delta W) - G(\Delta W)",
             left_typst="G(W_0 + Delta W) - G(Delta W)",
             right=phi_closed("base"),
-            source=f"theorem 1, mended, {paper}",
+            source=f"theorem 1, mended, {_PAPER}",
         ),
         Statement(
             key="information",
-            left_latex=gap[0],
-            left_typst=gap[1],
+            left_latex=_GAP[0],
+            left_typst=_GAP[1],
             right=sp.sqrt(2 * SIGMA**2 * INFORMATION / N),
-            source=f"theorem 1, {xu}",
+            source=f"theorem 1, {_XU}",
         ),
         Statement(
             key="table1",
             left_latex=r"G(W_0+\Delta W)",
             left_typst="G(W_0 + Delta W)",
             right=table1,
-            source=f"table 1, {paper}",
+            source=f"table 1, {_PAPER}",
         ),
+    )
+
+
+def _excess() -> tuple[Statement, ...]:
+    """Return the bounds on the gap itself: from the bits alone, and from the excess loss over W0."""
+    root = sp.sqrt(2 * sp.log(2) * BITS / N)
+    return (
         Statement(
-            key="direct", left_latex=gap[0], left_typst=gap[1], right=SIGMA * root, source="lemma, arXiv:2402.16842"
+            key="direct", left_latex=_GAP[0], left_typst=_GAP[1], right=SIGMA * root, source="lemma, arXiv:2402.16842"
         ),
         Statement(
             key="excess",
-            left_latex=gap[0],
-            left_typst=gap[1],
+            left_latex=_GAP[0],
+            left_typst=_GAP[1],
             right=sp.Min(SIGMA * root, CHANGE * root, 2 * CHANGE),
-            source=f"excess loss over W0 in theorem 1, {xu}",
+            source=f"excess loss over W0 in theorem 1, {_XU}",
         ),
+    )
+
+
+def _descriptions() -> tuple[Statement, ...]:
+    """Return the lengths of two valid descriptions, and what a length certifies."""
+    bits = "b"
+    gauge = R * (M[LAYER] + OUT[LAYER] - R) * Q + sp.log(sp.binomial(M[LAYER], R)) / sp.log(2)
+    return (
         Statement(
             key="support",
-            left_latex=bits[0],
-            left_typst=bits[1],
+            left_latex=bits,
+            left_typst=bits,
             right=Q * sp.Sum(SUPPORT[LAYER] * OUT[LAYER], (LAYER, 1, DEPTH)),
             source="S_l columns of layer l can change",
         ),
         Statement(
             key="gauge-fixed",
-            left_latex=bits[0],
-            left_typst=bits[1],
+            left_latex=bits,
+            left_typst=bits,
             right=sp.Sum(gauge, (LAYER, 1, DEPTH)),
             source="B A = (B M)(M^-1 A)",
         ),
@@ -272,7 +291,7 @@ def typst(expr: sp.Basic) -> str:
     return print_typst(expr, symbol_names=names)
 
 
-class _LatexPrinter(LatexPrinter):
+class _LatexPrinter(LatexPrinter):  # type: ignore[misc]  # SymPy has no types
     def _print_Mul(self, expr: sp.Mul) -> str:
         if has_root(expr):
             return rf"\sqrt{{{self._print(expr**2)}}}"

@@ -110,7 +110,8 @@ def _gibbs(total_losses: Array, inverse_temperature: float) -> Array:
         weights = (low < 1e-12).astype(np.float64)
     else:
         weights = np.exp(-inverse_temperature * low)
-    return weights / weights.sum(-1, keepdims=True)
+    result: Array = weights / weights.sum(-1, keepdims=True)
+    return result
 
 
 def _conditional(tables: Array, weights: Array) -> tuple[float, float]:
@@ -118,6 +119,30 @@ def _conditional(tables: Array, weights: Array) -> tuple[float, float]:
     values = entr(tables.sum(1)).sum(-1) + entr(tables.sum(2)).sum(-1) - entr(tables).sum((1, 2))
     values = np.maximum(values, 0.0)
     return float(weights @ values), float(weights @ np.sqrt(2 * values))
+
+
+def _checked_model(
+    losses: ArrayLike, probabilities: ArrayLike, predictions: ArrayLike | None
+) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Return losses, probabilities and predictions as arrays; the hypothesis itself where none are given."""
+    table = check_matrix("losses", losses, shape=(None, None))
+    pmf = check_matrix("probabilities", probabilities, shape=(table.shape[1],))
+    if table.min() < 0 or table.max() > 1:
+        raise ValueError(f"losses must lie in [0, 1], got values from {table.min()} to {table.max()}")
+    if pmf.min() < 0 or abs(pmf.sum() - 1) > 1e-9:
+        raise ValueError(f"probabilities must be nonnegative and sum to 1, got {pmf.tolist()}")
+    hypotheses, size = table.shape
+    said = np.arange(hypotheses)[:, None] * np.ones((1, size), int) if predictions is None else np.asarray(predictions)
+    if said.shape != table.shape:
+        raise ValueError(f"predictions must have the shape of losses, {table.shape}, got {said.shape}")
+    return table, pmf, said
+
+
+def _by_symbol(row: Array, symbols: NDArray[np.float64] | NDArray[np.intp]) -> Array:
+    """Sum supersamples x hypotheses x U_0 over hypotheses that show the same symbol on row 0, per supersample."""
+    flat = symbols.reshape(-1, symbols.shape[-1])
+    codes = np.unique(flat, axis=0, return_inverse=True)[1].reshape(symbols.shape[:2])
+    return np.stack([(row * (codes == c)[:, :, None]).sum(1) for c in range(codes.max() + 1)], 1)
 
 
 def enumerate_model(
@@ -144,21 +169,13 @@ def enumerate_model(
     >>> truth.gap, round(truth.sample, 6), round(truth.cmi, 6)
     (0.5, 0.693147, 0.346574)
     """
-    table = check_matrix("losses", losses, shape=(None, None))
-    pmf = check_matrix("probabilities", probabilities, shape=(table.shape[1],))
-    if table.min() < 0 or table.max() > 1:
-        raise ValueError(f"losses must lie in [0, 1], got values from {table.min()} to {table.max()}")
-    if pmf.min() < 0 or abs(pmf.sum() - 1) > 1e-9:
-        raise ValueError(f"probabilities must be nonnegative and sum to 1, got {pmf.tolist()}")
+    table, pmf, said = _checked_model(losses, probabilities, predictions)
     n = check_integer("num_examples", num_examples)
     beta = check_number("inverse_temperature", inverse_temperature, finite=False)
     hypotheses, size = table.shape
     states = size ** (2 * n) * 2**n * hypotheses
     if states > _MOST_STATES:
         raise ValueError(f"num_examples must keep the {states} states below {_MOST_STATES}, got {n}")
-    said = np.arange(hypotheses)[:, None] * np.ones((1, size), int) if predictions is None else np.asarray(predictions)
-    if said.shape != table.shape:
-        raise ValueError(f"predictions must have the shape of losses, {table.shape}, got {said.shape}")
 
     samples = np.array(list(product(range(size), repeat=n)))
     weight = pmf[samples].prod(1)
@@ -175,16 +192,10 @@ def enumerate_model(
     cmi = chance @ (entr(given.mean(1)).sum(-1) - entr(given).sum(-1).mean(1))
     row = np.stack([given[:, masks[:, 0] == u].mean(1) / 2 for u in (0, 1)], -1)  # supersamples x hypotheses x U_0
 
-    def coded(symbols: NDArray) -> Array:
-        """Sum ``row`` over hypotheses that show the same symbol on row 0, per supersample."""
-        flat = symbols.reshape(-1, symbols.shape[-1])
-        codes = np.unique(flat, axis=0, return_inverse=True)[1].reshape(symbols.shape[:2])
-        return np.stack([(row * (codes == c)[:, :, None]).sum(1) for c in range(codes.max() + 1)], 1)
-
     seen = table[:, pairs[:, 0]].transpose(1, 0, 2).round(12)
-    difference = coded((seen[:, :, 1:] - seen[:, :, :1]).round(12))
-    loss_pairs, first = coded(seen), coded(seen[:, :, :1])
-    f_cmi, f_root = _conditional(coded(said[:, pairs[:, 0]].transpose(1, 0, 2)), chance)
+    difference = _by_symbol(row, (seen[:, :, 1:] - seen[:, :, :1]).round(12))
+    loss_pairs, first = _by_symbol(row, seen), _by_symbol(row, seen[:, :, :1])
+    f_cmi, f_root = _conditional(_by_symbol(row, said[:, pairs[:, 0]].transpose(1, 0, 2)), chance)
     sizes, where = np.unique(np.abs(seen[:, :, 1] - seen[:, :, 0]).round(12), return_inverse=True)
     mass = chance[:, None] * row.sum(-1)
     return FiniteTruth(
@@ -218,6 +229,66 @@ def coin_posterior(num_examples: int, *, inverse_temperature: float = math.inf) 
     return _gibbs(np.stack([ones, n - ones], -1), beta)[:, 1]
 
 
+def _binomial(count: int, p: float) -> Array:
+    """Return P(k ones among ``count``) for k = 0..count."""
+    k = np.arange(count + 1)
+    log = gammaln(count + 1) - gammaln(k + 1) - gammaln(count - k + 1) + xlogy(k, p) + xlog1py(count - k, -p)
+    return np.exp(log - logsumexp(log))
+
+
+def _trinomial(count: int, p: float) -> list[Array]:
+    """Return P(c rows (1, 1), m mixed rows) among ``count`` rows, as one array over c per m."""
+    out = []
+    for m in range(count + 1):
+        c = np.arange(count - m + 1)
+        log = gammaln(count + 1) - gammaln(m + 1) - gammaln(c + 1) - gammaln(count - m - c + 1)
+        log += xlogy(m, 2 * p * (1 - p)) + xlogy(2 * c, p) + xlog1py(2 * (count - m - c), -p)
+        out.append(np.exp(log))
+    return out
+
+
+def _binary_entropy(q: ArrayLike) -> Array:
+    q = np.clip(q, 0.0, 1.0)
+    return entr(q) + entr(1 - q)
+
+
+def _averages(values: Array) -> list[Array]:
+    """Return the rows g(., m) for m = 0..n of the recursion over mixed rows; row m has n - m + 1 entries."""
+    rows = [values]
+    for _ in range(len(values) - 1):
+        rows.append((rows[-1][:-1] + rows[-1][1:]) / 2)
+    return rows
+
+
+def _coin_cmi(ones: Array, p: float) -> tuple[float, float, float]:
+    """Return CMI, f-CMI and E sqrt(2 f-CMI) from P(W = 1 | k ones among n)."""
+    n = len(ones) - 1
+    means, entropies = _averages(ones), _averages(_binary_entropy(ones))
+    cmi = 0.0
+    for m, w in enumerate(_trinomial(n, p)):
+        cmi += float(w @ (_binary_entropy(means[m][: len(w)]) - entropies[m][: len(w)]))
+    mixed = 2 * p * (1 - p)
+    f_cmi = f_root = 0.0
+    for m, w in enumerate(_trinomial(n - 1, p)):
+        high, low = means[m][1 : len(w) + 1], means[m][: len(w)]
+        value = _binary_entropy((high + low) / 2) - (_binary_entropy(high) + _binary_entropy(low)) / 2
+        f_cmi += mixed * float(w @ np.maximum(value, 0.0))
+        f_root += mixed * float(w @ np.sqrt(2 * np.maximum(value, 0.0)))
+    return cmi, f_cmi, f_root
+
+
+def _coin_losses(one_in: float, zero_in: float, p: float) -> tuple[float, float]:
+    """Return I(loss difference; U) and I(L_00; U) of a row; P(W = 1) is ``one_in`` if it trained on a one."""
+    # A mixed row: the held-out example is the wrong one with probability (1 + one_in - zero_in) / 2.
+    held_out = (1 + one_in - zero_in) / 2
+    difference = 2 * p * (1 - p) * (math.log(2) - float(_binary_entropy(held_out)))
+    # L_00 = 1[W != z]: a (1,1) or (0,0) row is the same under both bits; a mixed row trains on z or on 1 - z.
+    kept = p * p * (1 - one_in) + (1 - p) ** 2 * zero_in + p * (1 - p) * (1 - one_in + zero_in)
+    left = p * p * (1 - one_in) + (1 - p) ** 2 * zero_in + p * (1 - p) * (1 - zero_in + one_in)
+    single = float(_binary_entropy((kept + left) / 2) - (_binary_entropy(kept) + _binary_entropy(left)) / 2)
+    return difference, single
+
+
 def coin_model(*, num_examples: int, probability: float = 0.5, inverse_temperature: float = math.inf) -> FiniteTruth:
     r"""Compute the same for coin flips and the two constant predictors, by sums over counts, to hundreds of examples.
 
@@ -243,64 +314,21 @@ def coin_model(*, num_examples: int, probability: float = 0.5, inverse_temperatu
         raise ValueError(f"probability must lie strictly between 0 and 1, got {p}")
     ones = coin_posterior(n, inverse_temperature=inverse_temperature)
 
-    def binomial(count: int) -> Array:
-        k = np.arange(count + 1)
-        log = gammaln(count + 1) - gammaln(k + 1) - gammaln(count - k + 1) + xlogy(k, p) + xlog1py(count - k, -p)
-        return np.exp(log - logsumexp(log))
-
-    def binary_entropy(q: ArrayLike) -> Array:
-        q = np.clip(q, 0.0, 1.0)
-        return entr(q) + entr(1 - q)
-
-    def averages(values: Array) -> list[Array]:
-        """Return the rows g(., m) for m = 0..n; row m has n - m + 1 entries."""
-        rows = [values]
-        for _ in range(n):
-            rows.append((rows[-1][:-1] + rows[-1][1:]) / 2)
-        return rows
-
-    def trinomial(count: int) -> list[Array]:
-        """Return P(c rows (1,1), m mixed rows) among ``count`` rows, as one array over c per m."""
-        out = []
-        for m in range(count + 1):
-            c = np.arange(count - m + 1)
-            log = gammaln(count + 1) - gammaln(m + 1) - gammaln(c + 1) - gammaln(count - m - c + 1)
-            log += xlogy(m, 2 * p * (1 - p)) + xlogy(2 * c, p) + xlog1py(2 * (count - m - c), -p)
-            out.append(np.exp(log))
-        return out
-
-    counts, mixed = binomial(n), 2 * p * (1 - p)
+    counts, mixed = _binomial(n, p), 2 * p * (1 - p)
     learned = float(counts @ ones)
     k = np.arange(n + 1)
     train = float(counts @ (ones * (n - k) + (1 - ones) * k)) / n
-    rest = binomial(n - 1)
+    rest = _binomial(n - 1, p)
     one_in, zero_in = float(rest @ ones[1:]), float(rest @ ones[:-1])
-    means, entropies = averages(ones), averages(binary_entropy(ones))
-    cmi = sum(
-        float(w @ (binary_entropy(means[m][: len(w)]) - entropies[m][: len(w)])) for m, w in enumerate(trinomial(n))
-    )
-    f_cmi = f_root = 0.0
-    for m, w in enumerate(trinomial(n - 1)):
-        high, low = means[m][1 : len(w) + 1], means[m][: len(w)]
-        value = binary_entropy((high + low) / 2) - (binary_entropy(high) + binary_entropy(low)) / 2
-        f_cmi += mixed * float(w @ np.maximum(value, 0.0))
-        f_root += mixed * float(w @ np.sqrt(2 * np.maximum(value, 0.0)))
-    # A mixed row: the held-out example is the wrong one with probability (1 + one_in - zero_in) / 2.
-    held_out = (1 + one_in - zero_in) / 2
-    ld = mixed * (math.log(2) - float(binary_entropy(held_out)))
-    # L_00 = 1[W != z]: a (1,1) or (0,0) row is the same under both bits; a mixed row trains on z or on 1 - z.
-    wrong_kept = p * p * (1 - one_in) + (1 - p) ** 2 * zero_in + p * (1 - p) * (1 - one_in + zero_in)
-    wrong_left = p * p * (1 - one_in) + (1 - p) ** 2 * zero_in + p * (1 - p) * (1 - zero_in + one_in)
-    single = float(
-        binary_entropy((wrong_kept + wrong_left) / 2) - (binary_entropy(wrong_kept) + binary_entropy(wrong_left)) / 2
-    )
+    cmi, f_cmi, f_root = _coin_cmi(ones, p)
+    ld, single = _coin_losses(one_in, zero_in, p)
     return FiniteTruth(
         num_examples=n,
         train_risk=train,
         risk=learned * (1 - p) + (1 - learned) * p,
-        sample=max(float(binary_entropy(learned) - counts @ binary_entropy(ones)), 0.0),
+        sample=max(float(_binary_entropy(learned) - counts @ _binary_entropy(ones)), 0.0),
         individual=max(
-            float(binary_entropy(learned) - p * binary_entropy(one_in) - (1 - p) * binary_entropy(zero_in)), 0.0
+            float(_binary_entropy(learned) - p * _binary_entropy(one_in) - (1 - p) * _binary_entropy(zero_in)), 0.0
         ),
         cmi=max(cmi, 0.0),
         f_cmi=f_cmi,

@@ -1,6 +1,7 @@
 """The benchmark of the bounds covers every method, and its closed form is the paper's sum."""
 
-from analysis.benchmarks.bounds import TARGETS, run
+from analysis.benchmarks.bounds import run
+from analysis.benchmarks.harness import targets
 from analysis.records import read_json
 from theory.methods import METHODS
 
@@ -13,5 +14,5 @@ def test_every_method_is_timed_and_the_closed_form_equals_the_papers_sum(tmp_pat
     assert found["values"]["correction, 6 layers/relative error"] < 1e-13
     written = read_json(tmp_path / "bench_bounds.json")
     assert written["values"]["correction by depth/10 layers"] == 1.0
-    assert {f"target/{what}" for what in TARGETS} <= written["values"].keys()
+    assert {f"target/{what}" for what in targets("bounds")} <= written["values"].keys()
     assert written["provenance"]["command"] == "python -m analysis bench bounds"

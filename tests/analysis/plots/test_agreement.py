@@ -5,10 +5,16 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from analysis.plots.agreement import agreement_forest, family_of, gap_scatter, published_rows
+from analysis.measures import families
+from analysis.plots.agreement import agreement_forest, gap_scatter, published_rows
 from analysis.plots.style import figure, method_colors
 from analysis.studies.claim import compare_task
 from analysis.studies.made_up import CANDIDATES, made_up_runs
+
+STATED = families(CANDIDATES) | {"measures/never_taken": "curvature"}
+MADE_UP = {
+    "norm/a": "norm", "never/taken": "fit", "bound/direct": "bound", "size/b": "norm", "run/loss": "fit", "x": "fit",
+}  # fmt: skip
 
 
 def test_made_up_runs_reward_what_they_follow_and_nothing_else():
@@ -19,13 +25,16 @@ def test_made_up_runs_reward_what_they_follow_and_nothing_else():
     assert table.index[0] == follow
     assert table.loc[follow, "q"] < 0.1
     assert claim["verdict"] in ("contradicted", "undecided")
-    ax = agreement_forest(table)
+    ax = agreement_forest(table, families=STATED)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(table.sort_values("tau_b").index)
     chosen = [*table.index[:2], "measures/never_taken"]
-    drawn = agreement_forest(table, measures=chosen)
+    drawn = agreement_forest(table, families=STATED, measures=chosen)
     assert [label.get_text() for label in drawn.get_yticklabels()] == chosen[::-1]
+    assert {line.get_color() for line in ax.lines} > {"#0173b2", "#d55e00", "#cc78bc", "#029e73", "#949494"}
+    with pytest.raises(ValueError, match="lacks measures/never_taken"):
+        agreement_forest(table, families=families(CANDIDATES), measures=chosen)
     with pytest.raises(ValueError, match="no statistic"):
-        agreement_forest(table, statistic="rho")
+        agreement_forest(table, families=STATED, statistic="rho")
 
 
 def test_the_bound_wins_a_world_that_follows_it():
@@ -45,7 +54,7 @@ def table():
 
 
 def test_a_forest_draws_estimates_in_their_intervals_and_fills_what_is_significant(words):
-    ax = agreement_forest(table())
+    ax = agreement_forest(table(), families=MADE_UP)
     names = ["size/b", "norm/a", "run/loss", "bound/direct"]
     stems = [line for line in ax.get_lines()[:-1] if line.get_marker() == "None"]
     dots = [line for line in ax.get_lines() if line.get_marker() == "o"]
@@ -60,11 +69,13 @@ def test_a_forest_draws_estimates_in_their_intervals_and_fills_what_is_significa
     assert list(ax.get_lines()[-1].get_xdata()) == [0, 0]
     said = words(ax)
     assert (said["rows"], said["x"]) == (names, "tau-b with measured G(W)")
-    assert said["legend"] == ["norm, size", "fit", "bound"]
+    assert said["legend"] == ["norm", "fit", "bound"]
     assert ax.get_ylim() == pytest.approx((-0.7, 3.7))
     assert ax.get_yticks().tolist() == [0, 1, 2, 3]
     own = figure()[1]
-    without = agreement_forest(table().drop(columns="q"), statistic="cmi", measures=["run/loss", "x"], ax=own)
+    without = agreement_forest(
+        table().drop(columns="q"), families=MADE_UP, statistic="cmi", measures=["run/loss", "x"], ax=own
+    )
     assert without is own
     assert (words(own)["rows"], words(own)["x"]) == (["x", "run/loss"], "normalised conditional MI")
     dot = [line for line in own.get_lines() if line.get_marker() == "o"][1]
@@ -75,16 +86,15 @@ def test_a_forest_draws_estimates_in_their_intervals_and_fills_what_is_significa
 
 
 @pytest.mark.parametrize(
-    ("measure", "target", "x", "y"),
+    ("measure", "unit", "target", "x", "y"),
     [
-        ("bound/direct", "gap/cross_entropy", "bound/direct (log)", "measured G(W), nats"),
-        ("unit-network/a", "gap/cross_entropy", "unit-network/a (log)", "measured G(W), nats"),
-        ("norm/a", "gap/zero_one", "norm/a", "measured G(W), 0-1 loss"),
+        ("bound/direct", "log", "gap/cross_entropy", "bound/direct, log", "measured G(W), nats"),
+        ("norm/a", "", "gap/zero_one", "norm/a", "measured G(W), 0-1 loss"),
     ],
 )
-def test_a_scatter_has_every_run_in_its_methods_colour(measure, target, x, y, points, words):
+def test_a_scatter_has_every_run_in_its_methods_colour(measure, unit, target, x, y, points, words):
     frame = pd.DataFrame({"method": ["cla", "lora", "cla"], measure: [1.0, 2.0, 3.0], target: [0.5, 0.25, 0.75]})
-    ax = gap_scatter(frame, measure=measure, target=target)
+    ax = gap_scatter(frame, measure=measure, unit=unit, target=target)
     assert points(ax) == {"cLA": [(1.0, 0.5), (3.0, 0.75)], "LoRA": [(2.0, 0.25)]}
     assert [(line.get_marker(), line.get_linestyle()) for line in ax.get_lines()] == [("o", "None")] * 2
     assert [to_hex(line.get_color()) for line in ax.get_lines()] == [
@@ -121,22 +131,3 @@ def test_published_rows_are_bars_in_order_with_mean_and_chance(words):
     own = figure()[1]
     assert published_rows(tau, ax=own) is own
     assert len(own.patches) == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "family"),
-    [
-        ("bound/direct", "bound"),
-        ("unit-network/table1", "bound"),
-        ("measures/hessian_top_merged", "landscape, curvature"),
-        ("measures/intruders_paper", "intruders, spectrum"),
-        ("norm/update_sum", "norm, size"),
-        ("run/margin_q10", "fit"),
-        ("run/train_error", "fit"),
-        ("never/heard", "fit"),
-        ("code/bits_norm", "information, code"),
-        ("information/fast-rate", "information, code"),
-    ],
-)
-def test_families_go_by_name(name, family):
-    assert family_of(name) == family

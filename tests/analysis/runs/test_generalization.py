@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.records import atomic_write_json, read_json, table_of
-from analysis.runs.collect import frame, read_records, runs_result, write_parquet
+from analysis.runs.collect import find_runs, frame, read_records, runs_result, write_parquet
 from analysis.runs.generalization import measured_gap
 from analysis.statistics import bootstrap_means
 
@@ -140,9 +140,25 @@ def test_collected_results_hold_every_run_and_every_mean(tmp_path):
 
 
 def test_a_corrupt_record_and_an_empty_folder_are_named(tmp_path):
-    with pytest.raises(ValueError, match="holds no records"):
+    with pytest.raises(ValueError, match=r"no finished run under .* \(0 failed\)"):
         read_records(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "record.json").write_text('{"status"')
     with pytest.raises(ValueError, match=r"record\.json.* is corrupt or truncated"):
         read_records(tmp_path)
+
+
+def test_runs_are_found_at_any_depth_and_failed_ones_when_asked_for(tmp_path):
+    records = {"b/two": "done", "a": "failed", "b/one": "done", "c": "running"}
+    for name, status in records.items():
+        atomic_write_json(tmp_path / name / "record.json", {"status": status, "key": name})
+    (tmp_path / "b" / "two" / "adapter").mkdir()
+    found = find_runs(tmp_path)
+    assert [run.folder for run in found] == [tmp_path / "b" / "one", tmp_path / "b" / "two"]
+    assert [run.has_weights for run in found] == [False, True]
+    assert [run.done for run in find_runs(tmp_path, failed=True)] == [False, True, True]
+    assert find_runs(tmp_path / "b" / "one") == found[:1]
+    with pytest.raises(ValueError, match=r"no finished run under .* \(1 failed\)"):
+        find_runs(tmp_path / "a")
+    with pytest.raises(ValueError, match="no folder of runs at"):
+        find_runs(tmp_path / "d")

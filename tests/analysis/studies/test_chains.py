@@ -58,7 +58,7 @@ def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thre
         measure_runs(tmp_path, examples=1)
     with pytest.raises(ValueError, match="kinds must be some of geometry, best, code, got bets"):
         measure_runs(tmp_path, kinds=["bets"])
-    with pytest.raises(ValueError, match="no finished run"):
+    with pytest.raises(ValueError, match="no folder of runs"):
         measure_runs(tmp_path / "nothing")
 
 
@@ -104,7 +104,7 @@ def test_the_command_picks_one_rank_and_writes_what_the_figures_need(model_cache
 
 
 def test_runs_that_cannot_be_compared_are_refused(model_cache, tmp_path, one_thread):
-    with pytest.raises(ValueError, match="no run with weights"):
+    with pytest.raises(ValueError, match="no finished run"):
         chain_runs(tmp_path)
     digits_runs(["cla"], seeds=1, epochs=0.1, folder=tmp_path / "runs", rank=2, checkpoints=0)
     digits_runs(["cla"], seeds=1, epochs=0.1, folder=tmp_path / "runs", rank=3, checkpoints=0)

@@ -8,8 +8,8 @@ from analysis.commands import bounds as command
 from analysis.commands import main as cli
 from analysis.studies import table1 as bound_grid
 from theory import layers
+from theory.layers import MODELS
 from theory.methods import METHODS
-from theory.models import MODELS
 
 mpl.use("agg")
 

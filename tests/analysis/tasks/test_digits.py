@@ -15,7 +15,7 @@ from adapters.linked import draw_factor
 from analysis.commands.main import main
 from analysis.records import atomic_write_json, config_key, read_json
 from analysis.runs import RunConfig, load_run, run
-from analysis.tasks.load import digits, load_model, load_task
+from analysis.tasks import digits, load_model, load_task
 from analysis.tasks.models import load_pretrained
 
 pytestmark = pytest.mark.usefixtures("model_cache")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from theory import bounds
-from theory.expectation.forms import log2_binomial
+from theory.descriptions import log2_binomial
 
 
 def record(**changes):

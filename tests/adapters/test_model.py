@@ -10,7 +10,7 @@ from torch import nn
 
 from adapters import ColumnConfig, load_adapter, merge_and_continue
 from adapters.config import FORMAT_VERSION, extend_peft_type
-from adapters.tuner import register
+from adapters.model import register
 
 
 def randomise(model, seed=3):
