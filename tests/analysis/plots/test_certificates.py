@@ -45,6 +45,11 @@ def test_certificates_stand_over_both_errors(bars, words):
     assert [label.get_text() for label in ax.get_xticklabels()] == ["cLA", "LoRA"]
 
 
+def test_one_certificate_is_named_in_the_legend(words):
+    legend = words(plot_certificates(RECORDS[:1]))["legend"]
+    assert sorted(legend) == ["certified", "commonest class", "held-out, 95 %", "sample"]
+
+
 def test_parts_of_a_code_are_stacked_and_a_missing_part_takes_no_room(words):
     ax = plot_code_parts(RECORDS)
     drawn = [

@@ -57,6 +57,7 @@ def test_what_is_not_finite_stays_white_and_the_largest_loss_does_not(worst):
     (ax,) = plot_contours([plane([[1.0, 1.0, 1.0], [1.0, 2.0, worst]])], log=False, levels=3)
     (drawn,) = ax.collections
     assert np.allclose(drawn.levels, [1, 4 / 3, 5 / 3, 2])
+    assert [len(path.vertices) > 0 for path in drawn.get_paths()] == [True, True, True]
     corners = np.concatenate([path.vertices for path in drawn.get_paths() if len(path.vertices)])
     assert (corners == [0.0, 10.0]).all(axis=1).any()
     assert not (corners == [1.0, 10.0]).all(axis=1).any()

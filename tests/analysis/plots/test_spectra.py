@@ -40,6 +40,8 @@ def test_singular_values_keep_their_index_and_leave_out_what_is_zero(points, wor
     said = words(ax)
     assert said["scales"] == ("log", "log")
     assert (said["x"], said["y"], said["legend"]) == ("index", "singular value", ["LoRA", "flat"])
+    small = plot_singular_values({"small": np.array([1e-6, 1e-13])}, ax=figure()[1])
+    assert points(small) == {"small": [(1.0, 1e-6), (2.0, 1e-13)]}
     assert points(plot_singular_values({"none": np.zeros(2)}, ax=figure()[1])) == {"none": []}
 
 

@@ -49,9 +49,10 @@ def test_the_same_figure_is_saved_as_the_same_bytes_and_closed(ending, tmp_path)
         fig, ax = figure()
         ax.plot([1, 2], [3, 4], label="a line")
         ax.legend()
-        paths.append(save(fig, tmp_path / name / f"plot.{ending}"))
+        paths.append(save(fig, tmp_path / "deep" / name / f"plot.{ending}"))
         assert not plt.fignum_exists(fig.number)
-    assert paths[0] == tmp_path / "first" / f"plot.{ending}"
+    assert paths[0] == tmp_path / "deep" / "first" / f"plot.{ending}"
+    assert save(figure()[0], paths[1].with_stem("beside")).exists()
     content = paths[0].read_bytes()
     assert content == paths[1].read_bytes()
     assert [path.name for path in paths[0].parent.iterdir()] == [f"plot.{ending}"]
