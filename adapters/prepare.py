@@ -25,6 +25,7 @@ from adapters.families import Wrap, hooks_of
 from adapters.frozen import FrozenSum
 from adapters.linked import LinkedFactor
 from adapters.targets import named_under, target_names
+from theory.defaults import RANK, usual_alpha
 from theory.heads import trained_heads
 from theory.methods import Method, get_method
 
@@ -64,8 +65,8 @@ def prepare(
     model: nn.Module,
     method: str,
     *,
-    rank: int = 16,
-    alpha: float = 32.0,
+    rank: int = RANK,
+    alpha: float | None = None,
     target_modules: str | list[str] | None = None,
     links: int = 1,
     learning_rate: float = 3e-4,
@@ -84,7 +85,8 @@ def prepare(
         model: a transformers model (or any module, with ``target_modules``); adapted in place, as PEFT does.
         method: a key of `theory.methods.METHODS`.
         rank: rank, or columns, per link; ignored by ``"fft"``.
-        alpha: updates are scaled by ``alpha / rank``; PaCA trains the columns themselves and ignores it.
+        alpha: updates are scaled by ``alpha / rank``; None takes twice the rank. PaCA trains the columns themselves
+            and ignores it.
         target_modules: as in PEFT: names, a pattern, ``"all-linear"``, or None for query and value.
         links: length of the chain.
         learning_rate: of the adapter (of A, for LoRA+), or of everything for ``"fft"``.
@@ -121,7 +123,13 @@ def prepare(
     callbacks: list[Any] = []
     targets = () if chosen.trains == "weight" else target_names(model, target_modules, trained_in_full=heads)
     asked = Wrap(
-        method=chosen, rank=rank, alpha=alpha, links=links, seed=seed, targets=tuple(targets), heads=tuple(heads)
+        method=chosen,
+        rank=rank,
+        alpha=usual_alpha(rank) if alpha is None else alpha,
+        links=links,
+        seed=seed,
+        targets=tuple(targets),
+        heads=tuple(heads),
     )
     prepared = hooks_of(chosen.family).wrap(model, asked)
     if chosen.chained:

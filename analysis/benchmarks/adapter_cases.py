@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import adapters
+from theory.defaults import RANK, usual_alpha
 
 __all__ = ["CASES", "LLAMA_8B", "LLAMA_CPU", "LLAMA_QUICK", "Case", "Setting", "attach", "base_model", "batch"]
 
@@ -43,7 +44,7 @@ class Setting:
     sequences: int = 8
     dtype: str = "float32"
     targets: str = "all-linear"
-    rank: int = 16
+    rank: int = RANK
     device: str = "cpu"
 
     @property
@@ -150,7 +151,11 @@ def _peft(make: Callable[[Setting], PeftConfig]) -> Callable[[nn.Module, Setting
 
 def _lora(setting: Setting, **changes) -> LoraConfig:
     return LoraConfig(
-        r=setting.rank, lora_alpha=2 * setting.rank, target_modules=setting.target_modules, lora_dropout=0.0, **changes
+        r=setting.rank,
+        lora_alpha=int(usual_alpha(setting.rank)),
+        target_modules=setting.target_modules,
+        lora_dropout=0.0,
+        **changes,
     )
 
 
@@ -178,7 +183,7 @@ def _ours(method: str, *, links: int = 1, moves: int = 0) -> Callable[[nn.Module
             model,
             method,
             rank=setting.rank,
-            alpha=2.0 * setting.rank,
+            alpha=usual_alpha(setting.rank),
             target_modules=setting.target_modules,
             links=links,
             modules_to_save=[],

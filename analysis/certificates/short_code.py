@@ -19,6 +19,7 @@ from analysis.certificates.replay import Replay, transformer_blocks
 from analysis.certificates.subspace import Subspace
 from analysis.tasks import Task
 from theory.certificates import GroupCode, SubspaceCode, fit_levels, nearest
+from theory.defaults import usual_alpha
 from theory.heads import is_inside
 
 __all__ = ["ShortCodeRun", "TrainingOptions", "adapted_modules", "reached_subspace", "train_short_code"]
@@ -105,7 +106,7 @@ def reached_subspace(base: nn.Module, choice: Mapping[str, Any], *, heads: Seque
         base,
         choice["method"],
         rank=rank,
-        alpha=2.0 * rank,
+        alpha=usual_alpha(rank),
         target_modules=names,
         seed=seed,
         modules_to_save=head,

@@ -9,6 +9,7 @@ from typing import Any
 
 import theory
 from analysis import runs, tasks
+from theory.defaults import METHOD, RANK
 
 __all__ = ["add_method_axes", "add_run_options", "run_values", "whole_numbers"]
 
@@ -58,8 +59,8 @@ def _add_data(add: Callable[..., None]) -> None:
 
 
 def _add_method(add: Callable[..., None]) -> None:
-    add("--method", default="lora", help=_method_help())
-    add("--rank", type=int, default=16, help="rank r (columns per link, for column methods; default: 16)")
+    add("--method", default=METHOD, help=_method_help())
+    add("--rank", type=int, default=RANK, help="rank r, or columns per link (default: %(default)s)")
     add("--alpha", type=float, help="updates are scaled by alpha/rank (default: 2 rank)")
     add("--links", type=int, help="chain length (default: the settings' for chained methods)")
     add("--lr-ratio", type=float, help="lr_B / lr_A (default: 16 for lora+)")
@@ -98,7 +99,7 @@ def _add_kept(add: Callable[..., None]) -> None:
 def add_method_axes(group: argparse._ActionsContainer) -> None:
     """Add the axes of a grid that belong to the method: ``--methods``, ``--ranks`` and ``--links``."""
     group.add_argument("--methods", nargs="+", default=["all"], help="methods, or all for the eleven")
-    group.add_argument("--ranks", type=whole_numbers, default=[16], help="for example 1,2,4,8,16")
+    group.add_argument("--ranks", type=whole_numbers, default=[RANK], help="for example 1,2,4,8,16")
     group.add_argument("--links", type=whole_numbers, help="chain lengths of the chained methods")
 
 
@@ -107,7 +108,7 @@ def _task_help() -> str:
 
 
 def _method_help() -> str:
-    return f"{', '.join(theory.method_keys())} (default: lora)"
+    return f"{', '.join(theory.method_keys())} (default: {METHOD})"
 
 
 def _model_help() -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from analysis.records import config_key
 from analysis.runs.settings import get_settings
 from analysis.tasks import DATASETS, MODELS, DataOptions, base_fingerprint, task_names
+from theory.defaults import METHOD, RANK, usual_alpha
 from theory.methods import get_method
 
 __all__ = ["RunConfig", "content", "fingerprint"]
@@ -90,8 +91,8 @@ class RunConfig:
     data: str | None = None
     model: str | None = None
     model_name: str | None = None
-    method: str = "lora"
-    rank: int = 16
+    method: str = METHOD
+    rank: int = RANK
     alpha: float | None = None
     links: int | None = None
     seed: int = 0
@@ -174,7 +175,7 @@ class RunConfig:
         own_rate = rate / ratio_or_one if self.learning_rate is None else self.learning_rate
         head_rate = settings.head_learning_rate
         defaults = {
-            "alpha": 2.0 * self.rank,
+            "alpha": usual_alpha(self.rank),
             "links": settings.links if method.chained else 1,
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
@@ -187,7 +188,7 @@ class RunConfig:
         }
         changes: dict[str, Any] = {key: value for key, value in defaults.items() if getattr(self, key) is None}
         if method.trains == "weight":
-            changes |= {"rank": 1, "alpha": 2.0}
+            changes |= {"rank": 1, "alpha": usual_alpha(1)}
         if self.model_name is None:
             changes["model_name"] = self._shown_model()
         if self.options.max_length is None:

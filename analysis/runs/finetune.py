@@ -46,7 +46,7 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
     """Load the base model and make it ready to train.
 
     Args:
-        config: resolved or not.
+        config: resolved.
         task: the configuration's task.
 
     Returns:
@@ -55,7 +55,6 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
     Raises:
         ValueError: if the targets are not found, or rank exceeds a target's width.
     """
-    config = config.resolve()
     assert config.alpha is not None
     assert config.links is not None
     assert config.learning_rate is not None

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -247,3 +248,12 @@ def test_a_model_with_adapters_is_refused(build):
 def test_an_unknown_model_type_needs_target_modules():
     with pytest.raises(ValueError, match="target_modules must be given for model type None"):
         prepare(nn.Sequential(nn.Linear(4, 4)), "cla", rank=2)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 16])
+def test_updates_are_scaled_by_two_at_every_rank_unless_alpha_is_given(build, rank):
+    for method in ("lora", "cla"):
+        for alpha, scale in ((None, 2.0), (3.0, 3.0 / rank)):
+            model = prepare(build("vit"), method, rank=rank, alpha=alpha).model
+            scales = {module.scaling["default"] for module in model.modules() if isinstance(module, BaseTunerLayer)}
+            assert scales == {scale}

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from theory.checks import check_choice, check_integer, check_number
+from theory.defaults import RANK
 from theory.descriptions import LINKS, Description
 from theory.expectation.table1 import check_rank
 from theory.layers import Layers, from_list
@@ -53,7 +54,7 @@ def plan(
     layers: Layers,
     *,
     method: str | Method,
-    rank: int = 16,
+    rank: int = RANK,
     links: int = 1,
     bits: float = 16,
     head_numbers: int = 0,

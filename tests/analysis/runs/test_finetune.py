@@ -100,7 +100,7 @@ def test_the_frobenius_norm_from_factors_is_that_of_the_dense_update(tmp_path: P
 
 def test_loraplus_trains_b_sixteen_times_as_fast_as_a():
     config = RunConfig(method="lora+", **QUICK)
-    prepared, _ = finetune.prepare_run(config, load_task("digits", options=QUICK["options"]))
+    prepared, _ = finetune.prepare_run(config.resolve(), load_task("digits", options=QUICK["options"]))
     rates = {}
     names = {id(p): n for n, p in prepared.model.named_parameters()}
     for group in prepared.optimizer_groups:
