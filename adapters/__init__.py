@@ -6,6 +6,7 @@ from adapters.describe import LayerFactors, delta_weights, describe, factors
 from adapters.export import export_to_lora, load_adapter
 from adapters.model import ColumnModel
 from adapters.prepare import Prepared, prepare
+from adapters.targets import target_names
 
 __all__ = [
     "ChainCallback",
@@ -22,4 +23,5 @@ __all__ = [
     "load_adapter",
     "merge_and_continue",
     "prepare",
+    "target_names",
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback, get_scheduler
+from transformers import TrainerCallback, TrainingArguments, get_scheduler
 
 from adapters.layer import ColumnLayer, whole
 from adapters.linked import LinkedFactor, draw_factor, lora_layers
@@ -39,7 +40,7 @@ def current_link(model: nn.Module, *, adapter: str = "default") -> int:
     Raises:
         ValueError: if the model has no such adapter, or its layers disagree.
     """
-    found = {layer.beyond_column_sum[adapter].link for _, layer in _column_layers(model, adapter)}
+    found: set[int] = {layer.beyond_column_sum[adapter].link for _, layer in _column_layers(model, adapter)}
     for _, layer in lora_layers(model, adapter):
         a = layer.lora_A[adapter]
         found.add(a.frozen.shape[0] // a.live.shape[0] if isinstance(a, LinkedFactor) else 0)
@@ -64,7 +65,7 @@ def merge_and_continue(model: nn.Module, *, optimizer: Optimizer | None = None, 
     Raises:
         ValueError: if the chain is at its last link, the adapter is no chain, or it is merged; nothing is changed then.
     """
-    config = model.peft_config[adapter]
+    config: Any = cast(PeftModel, model).peft_config[adapter]
     link, links = current_link(model, adapter=adapter), getattr(config, "links", 1)
     if link + 1 >= links:
         raise ValueError(f"the chain has links={links} and is at link {link}, its last; it cannot move on")
@@ -83,8 +84,8 @@ def merge_and_continue(model: nn.Module, *, optimizer: Optimizer | None = None, 
         restarted.append(factor)
         with torch.no_grad():
             factor.zero_()
-    for name, layer in lora_layers(model, adapter):
-        a, b = layer.lora_A[adapter], layer.lora_B[adapter]
+    for name, linked in lora_layers(model, adapter):
+        a, b = cast(LinkedFactor, linked.lora_A[adapter]), cast(LinkedFactor, linked.lora_B[adapter])
         a.fold(draw_factor(a.live, seed=config.seed, name=name, link=link + 1))
         b.fold(torch.zeros_like(b.live))
         restarted += [a.live, b.live]
@@ -124,6 +125,9 @@ class ChainCallback(TrainerCallback):
         self.model, self.links, self.schedule, self.adapter = model, links, schedule, adapter
         self.boundaries: list[int] = []
 
+    def _config(self) -> Any:
+        return cast(PeftModel, self.model).peft_config[self.adapter]
+
     def on_train_begin(self, args, state, control, **kwargs):
         """Lay out the links, check a resumed chain against them, and restart schedules where asked."""
         self.boundaries = link_boundaries(max_steps=state.max_steps, links=self.links)
@@ -134,7 +138,7 @@ class ChainCallback(TrainerCallback):
                 f"the model is at link {link}, but step {state.global_step} of max_steps={state.max_steps} with "
                 f"links={self.links} belongs to link {expected}"
             )
-        self.model.peft_config[self.adapter].link = link
+        self._config().link = link
         if self.schedule == "link":
             restart_schedule(kwargs["lr_scheduler"], args=args, starts=[0, *self.boundaries], max_steps=state.max_steps)
 
@@ -153,10 +157,10 @@ class ChainCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         """Follow the weights when the Trainer put the best checkpoint's adapter back."""
-        self.model.peft_config[self.adapter].link = current_link(self.model, adapter=self.adapter)
+        self._config().link = current_link(self.model, adapter=self.adapter)
 
 
-def restart_schedule(scheduler: Any, *, args: Any, starts: list[int], max_steps: int) -> None:
+def restart_schedule(scheduler: LambdaLR, *, args: TrainingArguments, starts: list[int], max_steps: int) -> None:
     """Make a Trainer's schedule start anew with every link.
 
     Args:
@@ -180,7 +184,7 @@ def restart_schedule(scheduler: Any, *, args: Any, starts: list[int], max_steps:
             optimizer=dummy,
             num_warmup_steps=args.get_warmup_steps(end - start),
             num_training_steps=end - start,
-            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+            scheduler_specific_kwargs=cast(dict[str, Any] | None, args.lr_scheduler_kwargs),
         )
         pieces.append(piece.lr_lambdas[0])
 

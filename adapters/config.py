@@ -23,7 +23,7 @@ def extend_peft_type(name: str) -> PeftType:
     """
     if name in PeftType.__members__:
         return PeftType[name]
-    member = str.__new__(PeftType, name)
+    member: Any = str.__new__(PeftType, name)
     member._name_ = member._value_ = name
     member._sort_order_ = len(PeftType._member_names_)
     type.__setattr__(PeftType, name, member)
@@ -79,6 +79,7 @@ class ColumnConfig(PeftConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        self.found_shapes: dict[str, list[int]] | None = None  # of the base, once the adapter sits on one
         self.peft_type = extend_peft_type(TYPE_NAME)
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
@@ -121,4 +122,4 @@ class ColumnConfig(PeftConfig):
 
     def to_dict(self) -> dict:
         """Return the fields, with the shapes of the base the adapter sits on."""
-        return {**super().to_dict(), "base_shapes": getattr(self, "_shapes", self.base_shapes)}
+        return {**super().to_dict(), "base_shapes": self.found_shapes or self.base_shapes}

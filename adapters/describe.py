@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.families import exact, hooks_that_hold, stored_bits
 from adapters.layer import whole
+from adapters.targets import linear_names
 from theory.records import UpdateRecord
 
 __all__ = ["LayerFactors", "delta_weights", "describe", "factors"]
@@ -68,7 +70,7 @@ def factors(model: nn.Module, *, adapter: str = "default") -> Iterator[LayerFact
 
 @torch.no_grad()
 def delta_weights(model: nn.Module, base_state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Return the dense update of every adapted (or, for full fine-tuning, every linear) weight, fp32.
+    """Return the dense update of every adapted weight, fp32; for full fine-tuning of every linear one outside the head.
 
     Args:
         model: an adapted model, or a fully fine-tuned one.
@@ -84,10 +86,9 @@ def delta_weights(model: nn.Module, base_state: Mapping[str, Tensor] | None = No
         return {layer.name: layer.left @ layer.right for layer in factors(model)}
     base = _require_base(base_state)
     deltas = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | Conv1D):
-            delta = exact(module.weight) - exact(_base(base, f"{name}.weight", module.weight))
-            deltas[name] = delta.t() if isinstance(module, Conv1D) else delta
+    for name, module in _dense_layers(model):
+        delta = exact(module.weight) - exact(_base(base, f"{name}.weight", module.weight))
+        deltas[name] = delta.t() if isinstance(module, Conv1D) else delta
     return deltas
 
 
@@ -97,11 +98,12 @@ def describe(
 ) -> list[UpdateRecord]:
     """Return one record per trained matrix, as `theory.records.UpdateRecord` defines them.
 
-    Adapted layers come first, then everything trained in full (``kind="head"``): modules to save, and for full
-    fine-tuning biases, norms and embeddings; a convolution counts as out x (in * kernel). A LoRA adapter read
-    back from disk counts as one link with A trained, which never understates what was trained. Columns that the
-    user gave may depend on the data, so each link's choice counts log2 binomial(n, r) bits of side information.
-    ``kind`` is the name of the family.
+    Adapted layers come first, then everything trained in full (``kind="head"``): modules to save. Under full
+    fine-tuning the linear layers outside the head are ``kind="dense"`` (what ``"all-linear"`` adapters would adapt) and
+    the head, biases, norms and embeddings ``"head"``; a convolution counts as out x (in * kernel). A LoRA adapter read
+    back from disk counts as one link with A trained, which never understates what was trained. Columns that the user
+    gave may depend on the data, so each link's choice counts log2 binomial(n, r) bits of side information. Adapted
+    layers have the name of their family as ``kind``.
 
     Args:
         model: a trained model: PEFT with layers of a known family, or fully fine-tuned.
@@ -117,7 +119,7 @@ def describe(
     layers = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
     for item in tqdm(list(factors(model, adapter=adapter)), desc="describe", delay=2):
         layer = layers[item.name]
-        config = model.peft_config[adapter]
+        config = cast(PeftModel, model).peft_config[adapter]
         base = item.base_weight.double()
         left, right = item.left.double(), item.right.double()
         rows, columns = base.shape
@@ -135,10 +137,10 @@ def describe(
         records.append(common | {"kind": kind} | hooks.describe(layer, adapter, config))
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
-            before = dict(module.original_module.named_parameters())
+            original = dict(module.original_module.named_parameters())
             for key, parameter in module.modules_to_save[adapter].named_parameters():
                 full = ".".join(part for part in (name.removeprefix(ROOT), key) if part)
-                records.append(_dense_record(full, "head", before[key], parameter))
+                records.append(_dense_record(full, "head", original[key], parameter))
     trained_bias = [(n, p) for n, p in model.named_parameters() if n.endswith("base_layer.bias") and p.requires_grad]
     for name, parameter in trained_bias:
         before = _base(_require_base(base_state), name.removeprefix(ROOT).replace(".base_layer", ""), parameter)
@@ -147,19 +149,23 @@ def describe(
 
 
 def _describe_dense(model: nn.Module, base: Mapping[str, Tensor]) -> list[UpdateRecord]:
-    linear = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-    heads = tuple(f"{name}." for name in ("classifier", "score"))
+    adapted = {f"{name}.weight": module for name, module in _dense_layers(model)}
     records = []
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     for name, parameter in tqdm(trained, desc="describe", delay=2):
         before = _base(base, name, parameter)
-        if name in linear and not name.startswith(heads):
-            transposed = isinstance(linear[name], Conv1D)
+        if name in adapted:
+            transposed = isinstance(adapted[name], Conv1D)
             pair = (before.t(), parameter.t()) if transposed else (before, parameter)
             records.append(_dense_record(name.removesuffix(".weight"), "dense", *pair))
         else:
             records.append(_dense_record(name, "head", before, parameter))
     return records
+
+
+def _dense_layers(model: nn.Module) -> list[tuple[str, Any]]:
+    """The layers of a model without adapters that count as adapted when all of it is trained."""
+    return [(name, model.get_submodule(name)) for name in linear_names(model)]
 
 
 def _dense_record(name: str, kind, before: Tensor, after: Tensor) -> UpdateRecord:

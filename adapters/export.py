@@ -6,6 +6,7 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -97,7 +98,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
         tensors[f"{ROOT}{item.name}.lora_B.weight"] = left.cpu().contiguous()
     if not ranks:
         raise ValueError(f"the model has no layer with an adapter named {adapter!r}")
-    ours = model.peft_config[adapter]
+    ours: Any = cast(PeftModel, model).peft_config[adapter]
     for name, module in modules.items():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             for key, value in module.modules_to_save[adapter].state_dict().items():

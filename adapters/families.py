@@ -136,8 +136,10 @@ def hooks_that_hold(layer: BaseTunerLayer, adapter: str, *, name: str) -> tuple[
     found = [(key, hooks_of(family)) for key, family in families().items() if hooks_of(family).holds(layer, adapter)]
     if len(found) != 1:
         claimed = "no family" if not found else " and ".join(key for key, _ in found)
+        variant = " with a LoRA variant such as DoRA" if adapter in getattr(layer, "lora_variant", ()) else ""
         raise ValueError(
-            f"adapter {adapter!r} of layer {name!r}, a {type(layer).__name__}, must be of the form of one family "
+            f"adapter {adapter!r} of layer {name!r}, a {type(layer).__name__}{variant}, "
+            f"must be of the form of one family "
             f"({', '.join(families())}); it is of {claimed}"
         )
     return found[0]

@@ -36,6 +36,10 @@ class FrozenSum(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
+        self.values: Tensor
+        self.state: Tensor
+        self.live_index: Tensor
+        self.sum_index: Tensor
         self._selector: dict[str, Any] = {
             "in_features": in_features,
             "rank": rank,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
@@ -37,7 +38,8 @@ def layer_shape(module: nn.Module) -> tuple[int, int] | None:
     if isinstance(module, Conv1D):
         return module.weight.shape[1], module.weight.shape[0]
     if isinstance(module, nn.Linear) or resolve_quantization_backend(module) is not None:
-        return module.out_features, module.in_features
+        linear: Any = module  # quantised layers share nn.Linear's names, not its class
+        return linear.out_features, linear.in_features
     return None
 
 
@@ -60,9 +62,9 @@ class ColumnLayer(BaseTunerLayer):
         self.transposed = isinstance(self.get_base_layer(), Conv1D)
         self.scaling: dict[str, float] = {}
         self.r: dict[str, int] = {}
-        self.beyond_column_B = nn.ModuleDict()
-        self.beyond_column_sum = nn.ModuleDict()
-        self.beyond_column_dropout = nn.ModuleDict()
+        self.beyond_column_B: Any = nn.ModuleDict()  # adapter's name -> nn.Linear
+        self.beyond_column_sum: Any = nn.ModuleDict()  # -> FrozenSum
+        self.beyond_column_dropout: Any = nn.ModuleDict()  # -> nn.Dropout
         self.merge_loss: dict[str, float] = {}
         self._before_merge: dict[str, tuple[Tensor, Tensor]] = {}
         self._disable_adapters = False
@@ -76,7 +78,7 @@ class ColumnLayer(BaseTunerLayer):
             name=self.module_name,
             rank=rank,
             config=config,
-            dtype=at_least_fp32(self.get_base_layer().weight.dtype),
+            dtype=at_least_fp32(cast(Tensor, self.get_base_layer().weight).dtype),
         )
         factor = nn.Linear(rank, self.out_features, bias=False)
         if config.init_weights:
@@ -103,7 +105,7 @@ class ColumnLayer(BaseTunerLayer):
 
     def columns_of(self, adapter: str) -> list[tuple[Tensor, Tensor]]:
         """Return the adapter's summands as (columns, scaled values (out_features, columns), at least fp32)."""
-        state = self.beyond_column_sum[adapter]
+        state: FrozenSum = self.beyond_column_sum[adapter]
         factor = whole(self.beyond_column_B[adapter].weight.detach())
         factor = factor.to(at_least_fp32(factor.dtype))
         scale = self.scaling[adapter]
@@ -163,7 +165,8 @@ class ColumnLayer(BaseTunerLayer):
             adapter = self.merged_adapters.pop()
             if adapter in self._before_merge:
                 columns, kept = self._before_merge.pop(adapter)
-                self.get_base_layer().weight.data.index_copy_(0 if self.transposed else 1, columns, kept)
+                weight = cast(Tensor, self.get_base_layer().weight)
+                weight.data.index_copy_(0 if self.transposed else 1, columns, kept)
             elif adapter in self.beyond_column_B:
                 weight = self.get_base_weight()
                 whole_weight = weight.to(at_least_fp32(weight.dtype))
@@ -200,8 +203,9 @@ class ColumnLinear(nn.Module, ColumnLayer):
             y = self.base_layer(x, *args, **kwargs)
             y = column_linear(x, terms, output=y) if terms else y
         else:
-            weight = self.base_layer.weight.t() if self.transposed else self.base_layer.weight
-            y = column_linear(x, terms, weight=weight, bias=self.base_layer.bias)
+            base: Any = self.base_layer
+            weight = base.weight.t() if self.transposed else base.weight
+            y = column_linear(x, terms, weight=weight, bias=base.bias)
         for name in wrapped:
             state, factor = self.beyond_column_sum[name], self.beyond_column_B[name]
             part = self.beyond_column_dropout[name](select_columns(x, state.live_window or state.live_index))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from peft import LoraConfig
@@ -123,12 +124,12 @@ def link_layers(model: nn.Module, *, adapter: str, chained: bool, train_a: bool,
     A is frozen through ``frozen_peft_weight_names``, which outlives ``set_adapter``.
     """
     for name, layer in lora_layers(model, adapter):
-        a, b = layer.lora_A[adapter], layer.lora_B[adapter]
+        a, b = cast(nn.Linear, layer.lora_A[adapter]), cast(nn.Linear, layer.lora_B[adapter])
         with torch.no_grad():
             a.weight.copy_(draw_factor(a.weight, seed=seed, name=name))
         if chained:
-            layer.lora_A[adapter] = LinkedFactor(a.weight, axis=0)
-            layer.lora_B[adapter] = LinkedFactor(b.weight, axis=1)
+            layer.lora_A[adapter] = LinkedFactor(cast(nn.Parameter, a.weight), axis=0)
+            layer.lora_B[adapter] = LinkedFactor(cast(nn.Parameter, b.weight), axis=1)
         if not train_a:
             layer.frozen_peft_weight_names = {**layer.frozen_peft_weight_names, adapter: ("lora_A",)}
             layer._freeze_non_trainable_peft_weights()

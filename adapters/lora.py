@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftConfig
@@ -23,7 +23,7 @@ class _Factors(Hooks):
         check_ranks(model, asked.targets, asked.rank)
         config = LinkedLoraConfig(
             r=asked.rank,
-            lora_alpha=asked.alpha,
+            lora_alpha=cast(int, asked.alpha),  # PEFT's own code takes any number
             links=asked.links,
             seed=asked.seed,
             method=asked.method.key,

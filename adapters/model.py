@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from typing import Any, cast
 
+from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, get_quantization_kwargs, register_peft_method
+from peft.utils import get_quantization_kwargs, register_peft_method
 from peft.utils.other import get_pattern_key
 from torch import nn
 
 from adapters.config import TYPE_NAME, ColumnConfig, extend_peft_type
 from adapters.layer import PREFIX, ColumnLayer, ColumnLinear, layer_shape
+from adapters.targets import TARGET_MODULES
 
-__all__ = ["TARGET_MODULES", "ColumnModel", "register"]
-
-TARGET_MODULES = {
-    **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
-    "bert": ["query", "value"],
-    "deberta-v2": ["query_proj", "value_proj"],
-    "gpt2": ["c_attn"],
-    "llama": ["q_proj", "v_proj"],
-    "roberta": ["query", "value"],
-    "vit": ["q_proj", "v_proj", "query", "value"],
-}
+__all__ = ["ColumnModel", "register"]
 
 
 class ColumnModel(BaseTuner):
@@ -34,24 +27,24 @@ class ColumnModel(BaseTuner):
     tuner_layer_cls = ColumnLayer
     target_module_mapping = TARGET_MODULES
 
-    def _prepare_model(self, peft_config: ColumnConfig, model: nn.Module) -> None:
+    def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """Refuse what cannot work before the first layer is replaced."""
-        peft_config = _maybe_include_all_linear_layers(peft_config, model)
+        config = cast(ColumnConfig, _maybe_include_all_linear_layers(peft_config, model))
         shapes: dict[str, list[int]] = {}
         inside = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, ColumnLayer))
         for name, module in model.named_modules():
             if not name or (inside and name.startswith(inside)):
                 continue
-            found = self._check_target_module_exists(peft_config, name)
+            found = self._check_target_module_exists(config, name)
             if isinstance(found, bool | re.Match) and found:
                 base = module.get_base_layer() if isinstance(module, ColumnLayer) else module
                 shape = layer_shape(base)
                 if shape is None:
                     raise ValueError(f"target module {name!r} is a {type(base).__name__}; accepted: Linear, Conv1D")
-                rank = _pattern(peft_config.rank_pattern, name, peft_config.r)
-                largest = max([column for one in peft_config.columns or [] for column in one], default=0)
+                rank = _pattern(config.rank_pattern, name, config.r)
+                largest = max([column for one in config.columns or [] for column in one], default=0)
                 shapes[name] = list(shape)
-                expected = list((peft_config.base_shapes or {}).get(name, shape))
+                expected = list((config.base_shapes or {}).get(name, shape))
                 if expected != shapes[name]:
                     raise ValueError(
                         f"the saved adapter is for another base: {name!r} has shape {shapes[name]}, expected {expected}"
@@ -59,9 +52,18 @@ class ColumnModel(BaseTuner):
                 if rank > shape[1] or largest >= shape[1]:
                     what = f"r={rank} is above" if rank > shape[1] else f"columns has {largest}, outside"
                     raise ValueError(f"{what} in_features={shape[1]} of target module {name!r}")
-        peft_config._shapes = shapes
+        config.found_shapes = shapes
 
-    def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, **_):
+    def _create_and_replace(
+        self,
+        peft_config: Any,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
         arguments = {
             "rank": _pattern(peft_config.rank_pattern, current_key, peft_config.r),
             "alpha": _pattern(peft_config.alpha_pattern, current_key, peft_config.lora_alpha),
@@ -89,7 +91,7 @@ class ColumnModel(BaseTuner):
 
 def _pattern(pattern: dict, name: str, default):
     """Look ``name`` up in a rank or alpha pattern, as PEFT does for LoRA."""
-    return pattern.get(get_pattern_key(pattern.keys(), name), default)
+    return pattern.get(get_pattern_key(list(pattern), name), default)
 
 
 def register() -> None:

@@ -12,22 +12,20 @@ shard first and call ``create_optimizer`` afterwards.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers, check_target_module_exists
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
-from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from torch import nn
 
 from adapters.chain import ChainCallback
 from adapters.families import Wrap, hooks_of
 from adapters.frozen import FrozenSum
 from adapters.linked import LinkedFactor
-from adapters.model import TARGET_MODULES
+from adapters.targets import named_under, target_names
+from theory.heads import trained_heads
 from theory.methods import Method, get_method
 
 __all__ = ["Prepared", "prepare"]
@@ -95,8 +93,8 @@ def prepare(
         lr_ratio: lr_B / lr_A; None takes the method's own (16 for LoRA+).
         schedule: ``"run"`` or ``"link"``, see `adapters.chain.ChainCallback`.
         seed: seed of the selectors or of A.
-        modules_to_save: modules trained in full beside the adapter; None takes the model's ``classifier`` or
-            ``score`` (what PEFT does for classification), ``[]`` none.
+        modules_to_save: modules trained in full beside the adapter; None takes the model's head
+            (`theory.heads.trained_heads`), ``[]`` none.
 
     Returns:
         What to hand to `transformers.Trainer` or a loop of one's own.
@@ -116,13 +114,12 @@ def prepare(
     )  # fmt: skip
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise ValueError("model already carries adapters; give the base model (unload or merge_and_unload first)")
-    usual = [name for name in SEQ_CLS_HEAD_NAMES if hasattr(model, name)]
-    heads = usual if modules_to_save is None else modules_to_save
-    missing = [head for head in heads if not any(_is_under(name, [head]) for name, _ in model.named_modules())]
+    heads = list(trained_heads(model)) if modules_to_save is None else modules_to_save
+    missing = [head for head in heads if not named_under(model, [head])]
     if missing:
         raise ValueError(f"modules_to_save names {missing[0]!r}, which matches no module of the model")
     callbacks: list[Any] = []
-    targets = () if chosen.trains == "weight" else _targets(model, target_modules, heads)
+    targets = () if chosen.trains == "weight" else target_names(model, target_modules, trained_in_full=heads)
     asked = Wrap(
         method=chosen, rank=rank, alpha=alpha, links=links, seed=seed, targets=tuple(targets), heads=tuple(heads)
     )
@@ -144,7 +141,8 @@ def prepare(
 def _keep_sums_local(model: nn.Module) -> None:
     """Keep DDP from sending the frozen sums at every forward: they are equal on all ranks by construction."""
     frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenSum | LinkedFactor)]
-    model._ddp_params_and_buffers_to_ignore = [
+    read_by_ddp: Any = model
+    read_by_ddp._ddp_params_and_buffers_to_ignore = [
         name for name, _ in model.named_buffers() if name.rpartition(".")[0] in frozen
     ]
 
@@ -170,39 +168,13 @@ def _check(method: Method, *, rank, alpha, links, learning_rate, head_learning_r
         raise ValueError(f"schedule must be 'run' or 'link', got {schedule!r}")
 
 
-def _is_under(name: str, roots: list[str]) -> bool:
-    """Whether a dotted name is, or lies inside, a module with one of the given (suffix) names."""
-    return any(re.search(rf"(^|\.){re.escape(root)}(\.|$)", name) for root in roots)
-
-
-def _targets(model: nn.Module, target_modules: str | list[str] | None, heads: list[str]) -> list[str]:
-    """Resolve the targets to module names, heads excluded, before PEFT touches the model."""
-    if target_modules is None:
-        kind = getattr(getattr(model, "config", None), "model_type", None)
-        if kind not in TARGET_MODULES:
-            raise ValueError(
-                f"target_modules must be given for model type {kind!r}; known: {', '.join(TARGET_MODULES)}"
-            )
-        target_modules = TARGET_MODULES[kind]
-    probe = _maybe_include_all_linear_layers(LoraConfig(target_modules=target_modules), model)
-    names = [
-        name
-        for name, _ in model.named_modules()
-        if name and not _is_under(name, heads) and check_target_module_exists(probe, name) is not None
-        and bool(check_target_module_exists(probe, name))
-    ]  # fmt: skip
-    if not names:
-        raise ValueError(f"target_modules={target_modules!r} matches no module of the model")
-    return names
-
-
 def _groups(model, *, heads, learning_rate, head_learning_rate, weight_decay, ratio) -> list[dict[str, Any]]:
     """Group trainable parameters by learning rate and decay, in a fixed order."""
+    named = set(named_under(model, heads))
     inside_head = {
         id(p)
         for name, module in model.named_modules()
-        if isinstance(module, ModulesToSaveWrapper)
-        or (not isinstance(module, BaseTunerLayer) and _is_under(name, heads))
+        if isinstance(module, ModulesToSaveWrapper) or (not isinstance(module, BaseTunerLayer) and name in named)
         for p in module.parameters()
     }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

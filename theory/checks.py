@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import SupportsFloat, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["check_choice", "check_integer", "check_norms", "check_number", "check_probability", "check_text"]
 
 
-def check_integer(name: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> int:
+def check_integer(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
     """Return ``value`` as an int between ``minimum`` and ``maximum``, both included.
 
     Raises:
@@ -30,7 +30,7 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, maximum: int | Non
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
-        number = operator.index(value)
+        number = operator.index(cast(SupportsIndex, value))
     except TypeError:
         raise TypeError(f"{name} must be {accepted}, got {value!r} of type {type(value).__name__}") from None
     if number < minimum or (maximum is not None and number > maximum):
@@ -38,7 +38,7 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, maximum: int | Non
     return number
 
 
-def check_number(name: str, value: Any, *, positive: bool = False, finite: bool = True) -> float:
+def check_number(name: str, value: object, *, positive: bool = False, finite: bool = True) -> float:
     """Return ``value`` as a float that is not NaN and not negative.
 
     Args:
@@ -59,7 +59,7 @@ def check_number(name: str, value: Any, *, positive: bool = False, finite: bool 
     try:
         if isinstance(value, (bool, np.bool_, str)):
             raise TypeError
-        number = float(value)
+        number = float(cast(SupportsFloat, value))
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be {accepted}, got {value!r} of type {type(value).__name__}") from None
     if math.isnan(number) or number < 0 or (positive and number == 0) or (finite and math.isinf(number)):
@@ -67,7 +67,7 @@ def check_number(name: str, value: Any, *, positive: bool = False, finite: bool 
     return number
 
 
-def check_probability(name: str, value: Any) -> float:
+def check_probability(name: str, value: object) -> float:
     """Return ``value`` as a float strictly between 0 and 1.
 
     Raises:
@@ -117,7 +117,7 @@ def check_norms(name: str, values: ArrayLike, *, length: int | None = None) -> N
     return array
 
 
-def check_choice(name: str, value: Any, accepted: Sequence[str]) -> str:
+def check_choice(name: str, value: object, accepted: Sequence[str]) -> str:
     """Return ``value`` if it is one of the accepted words.
 
     Raises:
@@ -128,7 +128,7 @@ def check_choice(name: str, value: Any, accepted: Sequence[str]) -> str:
     return str(value)
 
 
-def check_text(name: str, value: Any) -> str:
+def check_text(name: str, value: object) -> str:
     """Return ``value`` if it is a string that says something.
 
     Raises:

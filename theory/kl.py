@@ -78,7 +78,8 @@ def kl_upper(q: ArrayLike, budget: ArrayLike) -> NDArray[np.float64]:
             spent = -q * np.log1p(distance / safe_q) - (1 - q) * np.log1p(-distance / safe_rest)
         inside = spent < budget
         low, high = np.where(inside, distance, low), np.where(inside, high, distance)
-    return np.minimum(q + high, 1.0)
+    result: NDArray[np.float64] = np.minimum(q + high, 1.0)
+    return result
 
 
 def kl_lower(q: ArrayLike, budget: ArrayLike) -> NDArray[np.float64]:

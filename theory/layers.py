@@ -14,23 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from theory.checks import check_integer
+from theory.heads import HasModules, head_modules, is_inside, trained_heads
 
 __all__ = [
     "MODELS",
     "MODEL_NAMES",
+    "QUERY_VALUE",
     "LayerShape",
     "for_model",
     "from_config",
     "from_list",
     "from_module",
+    "is_target",
     "model_keys",
     "select",
 ]
 
 TargetModules = str | Sequence[str]
 Layers = Iterable["LayerShape"] | Iterable[tuple[str, int, int]] | Iterable[tuple[int, int]]
-
-HEADS = ("lm_head", "classifier", "score")
 
 _ENTRIES = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
 
@@ -63,9 +64,10 @@ class LayerShape:
         return self.out_features * self.in_features
 
 
-_QUERY_VALUE = {
-    "vit": ("q_proj", "v_proj"),
+QUERY_VALUE = {
+    "vit": ("q_proj", "v_proj", "query", "value"),
     "bert": ("query", "value"),
+    "distilbert": ("q_lin", "v_lin"),
     "roberta": ("query", "value"),
     "deberta-v2": ("query_proj", "value_proj"),
     "llama": ("q_proj", "v_proj"),
@@ -73,6 +75,7 @@ _QUERY_VALUE = {
     "qwen2": ("q_proj", "v_proj"),
     "gpt2": ("c_attn",),
 }
+"""Model type -> what adapters adapt where no targets are given: the endings of its query and value projections."""
 
 
 def model_keys() -> tuple[str, ...]:
@@ -99,7 +102,7 @@ def for_model(key: str, *, target_modules: TargetModules | None = None) -> tuple
     return from_config(MODELS[key], target_modules=target_modules)
 
 
-def from_config(config: Any, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
+def from_config(config: object, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
     """Return the adapted matrices of the base model that a transformers config describes.
 
     Args:
@@ -122,31 +125,37 @@ def from_config(config: Any, *, target_modules: TargetModules | None = None) -> 
             f"config.model_type must be one of {', '.join(builders)}, got {model_type!r}; "
             "for others use from_module or from_list"
         )
-    return select(builders[model_type](config), _QUERY_VALUE[model_type] if target_modules is None else target_modules)
+    return select(builders[model_type](config), QUERY_VALUE[model_type] if target_modules is None else target_modules)
 
 
-def from_module(module: Any, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
+def from_module(
+    module: HasModules, *, target_modules: TargetModules | None = None, trained_in_full: Iterable[str] | None = None
+) -> tuple[LayerShape, ...]:
     """Return the adapted matrices of a live torch module (read by its attributes; torch is not imported).
 
     Linear layers are told by a weight, ``in_features`` and ``out_features`` (quantised ones too); transformers'
     ``Conv1D``, whose weight is (in, out), by its class name. What lies inside an adapted layer (``base_layer``,
-    factors) is not listed again. ``"all-linear"`` leaves out ``lm_head``, ``classifier`` and ``score``.
+    factors) is not listed again. What is trained in full beside the adapter is never adapted; ``"all-linear"`` and the
+    usual targets leave out every head (``theory.heads``).
 
     Args:
         module: anything with ``named_modules()``; a meta-device module will do.
         target_modules: see ``for_model``; by default query and value where ``module.config.model_type`` is
             known, else ``"all-linear"``.
+        trained_in_full: names of the modules trained in full beside the adapter; None takes the model's head, but a
+            language model's.
 
     Raises:
         TypeError: if it has no ``named_modules``.
         ValueError: if nothing matches.
     """
-    if not hasattr(module, "named_modules"):
-        raise TypeError(f"module must be a torch module with named_modules(), got {type(module).__name__}")
+    excluded = trained_heads(module) if trained_in_full is None else tuple(trained_in_full)
+    if target_modules is None or str(target_modules).lower() == "all-linear":
+        excluded += head_modules(module)
     if target_modules is None:
         model_type = getattr(getattr(module, "config", None), "model_type", "")
-        target_modules = _QUERY_VALUE.get(model_type, "all-linear")
-    return select(_linear_layers(module), target_modules)
+        target_modules = QUERY_VALUE.get(model_type, "all-linear")
+    return select((layer for layer in _linear_layers(module) if not is_inside(layer.name, excluded)), target_modules)
 
 
 def from_list(shapes: Layers) -> tuple[LayerShape, ...]:
@@ -176,9 +185,8 @@ def select(layers: Iterable[LayerShape], target_modules: TargetModules) -> tuple
     """Keep the layers that PEFT's ``target_modules`` would match.
 
     Args:
-        layers: all linear layers.
-        target_modules: ``"all-linear"``; another string is a regular expression for the whole name; a
-            list holds names or their endings after a dot.
+        layers: linear layers, heads left out.
+        target_modules: see :func:`is_target`.
 
     Raises:
         TypeError: if ``target_modules`` is neither a string nor a list of strings.
@@ -188,21 +196,32 @@ def select(layers: Iterable[LayerShape], target_modules: TargetModules) -> tuple
     ['a.q']
     """
     layers = tuple(layers)
-    if isinstance(target_modules, str):
-        if target_modules.lower() == "all-linear":
-            kept = tuple(layer for layer in layers if not set(layer.name.split(".")) & set(HEADS))
-        else:
-            kept = tuple(layer for layer in layers if re.fullmatch(target_modules, layer.name))
-    elif all(isinstance(target, str) for target in target_modules):
-        targets = tuple(target_modules)
-        dotted = tuple(f".{target}" for target in targets)
-        kept = tuple(layer for layer in layers if layer.name in targets or layer.name.endswith(dotted))
-    else:
-        raise TypeError(f"target_modules must be a string or a list of strings, got {target_modules!r}")
+    kept = tuple(layer for layer in layers if is_target(layer.name, target_modules))
     if not kept:
         endings = sorted({layer.name.rsplit(".", 1)[-1] for layer in layers})
         raise ValueError(f"target_modules {target_modules!r} matches no layer; names end in {', '.join(endings)}")
     return kept
+
+
+def is_target(name: str, target_modules: TargetModules) -> bool:
+    """Whether PEFT's ``target_modules`` match the dotted name of a linear layer.
+
+    Args:
+        name: of the layer.
+        target_modules: ``"all-linear"`` matches every one; another string is a regular expression for the whole name;
+            a list holds names or their endings after a dot.
+
+    Raises:
+        TypeError: if ``target_modules`` is neither a string nor a list of strings.
+
+    >>> is_target("encoder.q", ["q"]), is_target("encoder.q", "q"), is_target("encoder.q", ".*[.]q")
+    (True, False, True)
+    """
+    if isinstance(target_modules, str):
+        return target_modules.lower() == "all-linear" or re.fullmatch(target_modules, name) is not None
+    if not all(isinstance(target, str) for target in target_modules):
+        raise TypeError(f"target_modules must be a string or a list of strings, got {target_modules!r}")
+    return any(name == target or name.endswith(f".{target}") for target in target_modules)
 
 
 def _read(config: Any, *names: str, default: Any = None) -> Any:
@@ -270,7 +289,7 @@ def _gpt2_layers(config: Any) -> Iterator[LayerShape]:
     return _named("h", depth, {**attention, "mlp.c_fc": (mlp, hidden), "mlp.c_proj": (hidden, mlp)})
 
 
-def _linear_layers(module: Any) -> Iterator[LayerShape]:
+def _linear_layers(module: HasModules) -> Iterator[LayerShape]:
     adapted: tuple[str, ...] = ()
     for name, child in module.named_modules():
         if name.startswith(adapted):

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import pandas as pd
 
 from theory.checks import check_choice, check_number, check_probability
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Bound", "Quantity", "UpdateRecord", "bounds_frame", "exp_or_inf"]
 
@@ -139,7 +142,7 @@ def exp_or_inf(log_value: float) -> float:
         return math.inf
 
 
-def bounds_frame(bounds: Iterable[Bound]) -> Any:
+def bounds_frame(bounds: Iterable[Bound]) -> pd.DataFrame:
     """Return bounds as a pandas data frame, one row each.
 
     Args:

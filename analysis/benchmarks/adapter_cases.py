@@ -6,12 +6,13 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
-from peft import LoraConfig, MissConfig, ShiraConfig, get_peft_model
+from peft import LoraConfig, MissConfig, PeftConfig, ShiraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import adapters
 
@@ -104,6 +105,7 @@ class NaiveGather(nn.Module):
         self.base, self.scale = base, scale
         self.factor = nn.Linear(rank, base.out_features, bias=False, device=base.weight.device, dtype=torch.float32)
         nn.init.zeros_(self.factor.weight)
+        self.columns: torch.Tensor
         self.register_buffer("columns", torch.arange(rank, device=base.weight.device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -127,7 +129,7 @@ class Case:
     removable: bool = True
 
 
-def _get_peft_model(model: nn.Module, config: object) -> nn.Module:
+def _get_peft_model(model: Any, config: PeftConfig) -> nn.Module:
     """Call ``peft.get_peft_model``, which uses a name that transformers 5 deprecates."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -142,7 +144,7 @@ def _full(model: nn.Module, setting: Setting) -> nn.Module:
     return model.requires_grad_(True)
 
 
-def _peft(make: Callable[[Setting], object]) -> Callable[[nn.Module, Setting], nn.Module]:
+def _peft(make: Callable[[Setting], PeftConfig]) -> Callable[[nn.Module, Setting], nn.Module]:
     return lambda model, setting: _get_peft_model(model, make(setting))
 
 
@@ -229,5 +231,7 @@ def attach(base: nn.Module, key: str, setting: Setting, *, copy_base: bool = Tru
     model = copy.deepcopy(base) if copy_base else base
     model = CASES[key].attach(model, setting)
     if key != "fft":
-        model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.requires_grad_())
+        cast(PreTrainedModel, model).get_input_embeddings().register_forward_hook(
+            lambda module, args, output: output.requires_grad_()
+        )
     return model.train()

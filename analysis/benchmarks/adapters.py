@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from tqdm import tqdm
 
 from analysis.benchmarks import harness
@@ -179,7 +180,7 @@ def merged_inference(setting: Setting, *, repeats: int = 7, progress: bool = Tru
     """
     base, inputs = base_model(setting), {"input_ids": batch(setting)["input_ids"]}
     models = {"base": base, "cla": attach(base, "cla", setting), "lora": attach(base, "lora", setting)}
-    merged = attach(base, "cla", setting).merge_and_unload()
+    merged = cast(PeftModel, attach(base, "cla", setting)).merge_and_unload()
     kinds = [[type(module) for module in model.modules()] for model in (base, merged)]
     if kinds[0] != kinds[1]:
         raise RuntimeError("merge_and_unload left modules that the base does not have")

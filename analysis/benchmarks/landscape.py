@@ -7,16 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from analysis.benchmarks import harness
 from analysis.benchmarks.small_lm import small_lm, tokens
-from analysis.geometry import plane
+from analysis.geometry import Evaluation, plane
 
 __all__ = ["run"]
+
+_METHODS: tuple[Literal["serial", "auto", "chebyshev"], ...] = ("serial", "auto", "chebyshev")
 
 
 def _peer(model: Any, batch: dict[str, Any], steps: int) -> Callable[[], Any]:
@@ -57,13 +59,15 @@ def run(*, results: str | Path | None = None, quick: bool = False, repeats: int 
         batch = tokens(rows, columns)
         name = f"plane {steps}x{steps}, {rows * columns} tokens"
         cases: dict[str, Callable[[], Any]] = {
-            method: partial(plane, model, batch, steps=steps, method=method, radius=0.5, progress=False)
-            for method in ("serial", "auto", "chebyshev")
+            method: partial(
+                plane, model, batch, steps=steps, radius=0.5, evaluation=Evaluation(method=method, progress=False)
+            )
+            for method in _METHODS
         }
         if find_spec("loss_landscapes") and rows * columns == 16:
             cases["loss-landscapes"] = _peer(model, batch, steps)
         timings[name] = harness.compare(cases, baseline="serial", repeats=repeats or 3, progress=name)
-        found = {method: cases[method]() for method in ("serial", "auto", "chebyshev")}
+        found = {method: cases[method]() for method in _METHODS}
         exact = found["serial"].values
         span = float(np.ptp(exact))
         values |= {

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from analysis.benchmarks.adapter_cases import CASES, Setting, attach, base_model
 
@@ -39,7 +40,7 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def _file_size(model: torch.nn.Module) -> int:
+def _file_size(model: PreTrainedModel | PeftModel) -> int:
     """Bytes of the weights file that ``save_pretrained`` writes."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
@@ -64,7 +65,7 @@ def comparison_record(setting: Setting, key: str, row: dict[str, Any], *, repeat
     model = attach(
         base_model(dataclasses.replace(setting, device="cpu", layers=1 if on_meta else setting.layers)), key, setting
     )
-    config = None if key == "fft" else model.peft_config["default"].to_dict()
+    config = None if key == "fft" else cast(PeftModel, model).peft_config["default"].to_dict()
     tokens = setting.length * setting.sequences
     name = f"{key}-{setting.targets.replace(',', '')}-{setting.length}-{setting.dtype}"
     packages = {f"{package}-version": _installed(package) for package in _PACKAGES}
@@ -83,7 +84,7 @@ def comparison_record(setting: Setting, key: str, row: dict[str, Any], *, repeat
             "accelerator_memory_max": row["peak_bytes"] or 0,
             "accelerator_memory_reserved_99th": row["peak_bytes"] or 0,
             "train_time": row["seconds"] * repeats,
-            "file_size": None if on_meta else _file_size(model),
+            "file_size": None if on_meta else _file_size(cast(PeftModel, model)),
             "num_trainable_params": row["trained"],
             "status": "success",
             "metrics": [

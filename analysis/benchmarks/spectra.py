@@ -51,10 +51,11 @@ def _peft(base: Tensor, left: Tensor, right: Tensor) -> Callable[[], Any]:
     """PEFT's reduce_intruder_dimension on a model of one layer; it also writes the mitigated adapter."""
 
     def reduce() -> None:
-        model = nn.Sequential(nn.Linear(base.shape[1], base.shape[0], bias=False))
-        model[0].weight.data = base.clone()
+        linear = nn.Linear(base.shape[1], base.shape[0], bias=False)
+        linear.weight.data = base.clone()
+        model: Any = nn.Sequential(linear)
         adapted = get_peft_model(model, LoraConfig(r=left.shape[1], lora_alpha=left.shape[1], target_modules=["0"]))
-        layer = adapted.base_model.model[0]
+        layer: Any = adapted.base_model.get_submodule("model.0")
         layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data = right.clone(), left.clone()
         with contextlib.redirect_stdout(io.StringIO()):
             reduce_intruder_dimension(adapted)

@@ -12,7 +12,7 @@ import numpy as np
 from analysis.certificates.fingerprints import example_digest, model_fingerprint
 from analysis.certificates.short_code import reached_subspace
 from analysis.certificates.subspace import Subspace
-from analysis.tasks import CLASSIFICATION, Task, evaluate, head_modules, load_model
+from analysis.tasks import CLASSIFICATION, Task, evaluate, load_model
 from theory.certificates import (
     STANDARD_GRID,
     Grid,
@@ -22,6 +22,7 @@ from theory.certificates import (
     smoothed_range,
 )
 from theory.checks import check_integer
+from theory.heads import trained_heads
 
 __all__ = [
     "ALLOWANCE",
@@ -81,7 +82,7 @@ def start_of(task: Task, choice: Mapping[str, Any]) -> tuple[Subspace, str]:
     """Rebuild the decoder's model for a choice; return its subspace and the fingerprint of W0 with its head."""
     base = load_model(task, seed=choice["seed"])
     fingerprint = model_fingerprint(base)
-    return reached_subspace(base, choice, heads=head_modules(base, kind=task.kind)), fingerprint
+    return reached_subspace(base, choice, heads=trained_heads(base)), fingerprint
 
 
 def all_bounds(

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from tqdm.auto import tqdm
 
-from adapters import prepare
-from adapters.layer import layer_shape
-from adapters.model import TARGET_MODULES
+from adapters import prepare, target_names
 from analysis.certificates.replay import Replay, transformer_blocks
 from analysis.certificates.subspace import Subspace
 from analysis.tasks import Task
 from theory.certificates import GroupCode, SubspaceCode, fit_levels, nearest
+from theory.heads import is_inside
 
 __all__ = ["ShortCodeRun", "TrainingOptions", "adapted_modules", "reached_subspace", "train_short_code"]
 
@@ -84,16 +83,9 @@ def adapted_modules(model: nn.Module, *, targets: str, layers: int) -> list[str]
     if layers > len(blocks):
         raise ValueError(f"layers must be at most the model's {len(blocks)} blocks (0 means all), got {layers}")
     first = len(blocks) - layers if layers else 0
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    if targets == "attention" and kind not in TARGET_MODULES:
-        raise ValueError(f"targets 'attention' is not known for model type {kind!r}; use 'all-linear'")
-    wanted = TARGET_MODULES[kind] if targets == "attention" else None
-    names = [
-        f"{prefix}.{index}.{name}"
-        for index in range(first, len(blocks))
-        for name, module in blocks[index].named_modules()
-        if layer_shape(module) is not None and (wanted is None or name.rsplit(".", 1)[-1] in wanted)
-    ]
+    inside = [f"{prefix}.{index}" for index in range(first, len(blocks))]
+    wanted = None if targets == "attention" else targets
+    names = [name for name in target_names(model, wanted) if is_inside(name, inside)]
     if not names:
         raise ValueError(f"targets {targets!r} match no module of {type(model).__name__}")
     return names

@@ -18,13 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from theory.certificates import GROUPS
+from theory.heads import head_modules, is_inside
 
-__all__ = ["Subspace", "is_head"]
-
-
-def is_head(name: str) -> bool:
-    """Whether PEFT trains the parameter of that name in full beside the adapter (``modules_to_save``)."""
-    return ".modules_to_save." in name
+__all__ = ["Subspace"]
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,9 @@ class Subspace:
         self.model = model
         self.numbers = {group: int(numbers.get(group, 0)) for group in GROUPS}
         self._groups: dict[str, _Group] = {}
+        heads = head_modules(model)
         for group, count in self.numbers.items():
-            members = {name: p for name, p in trainable.items() if is_head(name) == (group == "head")}
+            members = {name: p for name, p in trainable.items() if is_inside(name, heads) == (group == "head")}
             total = sum(p.numel() for p in members.values())
             if count > total:
                 raise ValueError(f"{group}_numbers must be at most the {total} numbers trained there, got {count}")

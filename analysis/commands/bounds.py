@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if args.results is not None:
         return _write_results(args)
-    frame = _record_frame(args) if args.record is not None else _plan_frame(args)
+    frame = _frame(args)
     shown = frame[["method", "bound", "value", "bits", "vacuous"]] if "method" in frame else frame.iloc[:, :9]
     print(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     print(f"n = {args.n}, sigma = {args.sigma:g}; in expectation over the sample; vacuous: not below the loss's range")
@@ -64,51 +64,31 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plan_frame(args: argparse.Namespace) -> Any:
-    import pandas as pd
-
-    keys = list(theory.METHODS) if args.method == "all" else [theory.get_method(args.method).key]
-    targets = args.target_modules
-    if targets is not None and targets != "all-linear" and all(part.isidentifier() for part in targets.split(",")):
-        targets = targets.split(",")
-    shapes = theory.layers.for_model(args.model, target_modules=targets)
-    frames = []
-    for key in keys:
-        found = theory.bounds.evaluate(
-            shapes,
-            method=key,
-            num_examples=args.n,
-            rank=args.rank,
-            bits=args.bits,
-            links=args.links,
-            head_numbers=args.head,
-            **_common(args),
-        )
-        frame = theory.bounds.bounds_frame(found)
-        frame.insert(0, "method", key)
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
-
-
-def _record_frame(args: argparse.Namespace) -> Any:
-
-    record = records.read_json(args.record)
-    if not isinstance(record.get("updates"), list):
-        raise ValueError(f"record {str(args.record)!r} must hold a list under 'updates', as finished runs do")
-    return theory.bounds.from_update(record["updates"], num_examples=args.n, **_common(args))
-
-
-def _common(args: argparse.Namespace) -> dict[str, Any]:
-    return {
+def _frame(args: argparse.Namespace) -> Any:
+    common: dict[str, Any] = {
+        "num_examples": args.n,
         "sigma": args.sigma,
         "loss_range": args.loss_range,
         "loss_change": args.loss_change,
         "num_choices": args.choices,
     }
+    if args.record is not None:
+        return studies.table1.trained_frame(args.record, **common)
+    targets = args.target_modules
+    if targets is not None and targets != "all-linear" and all(part.isidentifier() for part in targets.split(",")):
+        targets = targets.split(",")
+    return studies.table1.methods_frame(
+        theory.layers.for_model(args.model, target_modules=targets),
+        methods=theory.method_keys() if args.method == "all" else [theory.get_method(args.method).key],
+        rank=args.rank,
+        bits=args.bits,
+        links=args.links,
+        head_numbers=args.head,
+        **common,
+    )
 
 
 def _write_results(args: argparse.Namespace) -> int:
-
     found = studies.table1.result(rank=args.rank, bits=args.bits, links=args.links)
     name = args.results.name if args.results.is_absolute() else args.results.as_posix()
     command = f"python -m analysis bounds --rank {args.rank} --bits {args.bits:g} --links {args.links} --results {name}"

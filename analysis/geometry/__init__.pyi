@@ -3,12 +3,16 @@ from .curvature import gauss_newton as gauss_newton
 from .curvature import hessian as hessian
 from .curvature import top_eigenvalues as top_eigenvalues
 from .density import Density as Density
+from .density import Trace as Trace
 from .density import hutchinson as hutchinson
 from .density import spectral_density as spectral_density
 from .landscape import interpolate as interpolate
+from .landscape import line as line
 from .landscape import plane as plane
+from .points import Evaluation as Evaluation
 from .sharpness import expected_rise as expected_rise
 from .sharpness import mean_rise as mean_rise
 from .sharpness import worst_rise as worst_rise
+from .spaces import SpaceName as SpaceName
 from .spaces import parameter_space as parameter_space
 from .surface import Landscape as Landscape

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from analysis.geometry.objective import Forward, Loss, Objective, evaluation_mode
+from analysis.geometry.objective import Data, Forward, Loss, Objective, evaluation_mode
 from analysis.geometry.spaces import SpaceName, parameter_space
 
 __all__ = ["Curvature", "Eigenvalues", "gauss_newton", "hessian", "top_eigenvalues"]
@@ -118,7 +118,7 @@ def _inner(first: Iterable[Tensor], second: Iterable[Tensor]) -> Tensor:
 
 def hessian(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     loss: Loss | None = None,
     space: SpaceName = "adapter",
@@ -160,7 +160,7 @@ def hessian(
 
 def gauss_newton(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     outputs: Outputs | None = None,
     criterion: Criterion | None = None,
@@ -212,7 +212,7 @@ def gauss_newton(
 
 def _logits(forward: Forward, batch: Any) -> Tensor:
     result = forward(**batch) if isinstance(batch, Mapping) else forward(batch[0])
-    return getattr(result, "logits", result)
+    return cast(Tensor, getattr(result, "logits", result))
 
 
 def _criterion(z: Tensor, batch: Any, shifted: bool) -> Tensor:

@@ -193,7 +193,11 @@ def principal_directions(checkpoints: Sequence[Mapping[str, Tensor]], *, count: 
     for index in range(count):
         weights = centering @ vectors[:, index] / np.sqrt(variances[index])
         direction = {
-            name: sum(float(weight) * step[name] for weight, step in zip(weights, steps, strict=True)) for name in last
+            name: sum(
+                (float(weight) * step[name] for weight, step in zip(weights, steps, strict=True)),
+                torch.zeros_like(steps[0][name]),
+            )
+            for name in last
         }
         directions.append(direction)
         path.append(products @ weights)

@@ -7,14 +7,16 @@ centre of the grid is the model's own loss.
 >>> import torch
 >>> model = torch.nn.Linear(4, 1)
 >>> batch = (torch.randn(8, 4), torch.randn(8, 1))
->>> surface = plane(model, batch, space="full", steps=5, progress=False)
+>>> surface = plane(model, batch, space="full", steps=5)
 >>> surface.values.shape, abs(float(surface.values[2, 2]) - surface.center_loss) < 1e-6
 ((5, 5), True)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -33,8 +35,8 @@ from analysis.geometry.directions import (
     principal_directions,
     random_direction,
 )
-from analysis.geometry.objective import Loss, Objective
-from analysis.geometry.points import Evaluated, Walk, evaluate_points
+from analysis.geometry.objective import Data, Loss, Objective
+from analysis.geometry.points import Evaluated, Evaluation, evaluate_points
 from analysis.geometry.spaces import Space, SpaceName, parameter_space
 from analysis.geometry.surface import Landscape
 
@@ -45,7 +47,7 @@ Directions = Literal["random", "pca"] | Sequence[Mapping[str, Tensor]]
 
 def plane(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     loss: Loss | None = None,
     directions: Directions = "random",
@@ -55,13 +57,9 @@ def plane(
     checkpoints: Sequence[Mapping[str, Tensor]] | None = None,
     steps: int = 25,
     radius: float | None = None,
-    method: Walk | Literal["chebyshev"] = "auto",
-    chunk: int | None = None,
-    tolerance: float = 0.01,
-    n_jobs: int | None = 1,
     seed: int = 0,
     title: str = "",
-    progress: bool = True,
+    evaluation: Evaluation | None = None,
 ) -> Landscape:
     r"""Measure the loss on a plane through the model's parameters.
 
@@ -81,14 +79,9 @@ def plane(
         steps: points per axis, odd so that the centre is on the grid.
         radius: half-width in units of the directions; None is 1 for random directions, and what shows the whole
             path for PCA.
-        method: ``"auto"``, ``"vmap"``, ``"serial"``, or ``"chebyshev"`` (interpolated and checked, see
-            `analysis.geometry.chebyshev.evaluate_chebyshev`).
-        chunk: points per vectorised call; None tunes it.
-        tolerance: of the Chebyshev check, as a share of the range of the losses.
-        n_jobs: joblib's; None uses the active ``joblib.parallel_config``.
         seed: of random directions and of the Chebyshev check.
         title: a label for figures.
-        progress: show a tqdm bar.
+        evaluation: how the losses are evaluated: the walk or interpolation, chunks, workers, progress.
 
     Returns:
         A `Landscape` with ``values[i, j]`` at ``(x[j], y[i])``.
@@ -114,8 +107,7 @@ def plane(
     radius = 1.0 if radius is None else radius
     axis = np.linspace(-radius, radius, steps)
     axis[steps // 2] = 0.0
-    options: dict[str, Any] = {"chunk": chunk, "n_jobs": n_jobs, "progress": progress}
-    result = _evaluate(objective, moved, pair, [axis, axis], method, tolerance, seed, options)
+    result = _evaluate(objective, moved, pair, [axis, axis], evaluation, seed)
     return Landscape(
         values=result.losses.reshape(steps, steps),
         x=axis,
@@ -140,7 +132,7 @@ def plane(
 
 def line(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     loss: Loss | None = None,
     direction: Literal["random"] | Mapping[str, Tensor] = "random",
@@ -149,13 +141,9 @@ def line(
     normalization: Normalization = "filter",
     steps: int = 51,
     radius: float = 1.0,
-    method: Walk | Literal["chebyshev"] = "auto",
-    chunk: int | None = None,
-    tolerance: float = 0.01,
-    n_jobs: int | None = 1,
     seed: int = 0,
     title: str = "",
-    progress: bool = True,
+    evaluation: Evaluation | None = None,
 ) -> Landscape:
     """Measure the loss along one direction through the model's parameters; arguments as in `plane`.
 
@@ -172,8 +160,7 @@ def line(
         only = normalize(direction, moved, normalization)
     axis = np.linspace(-radius, radius, steps)
     axis[steps // 2] = 0.0
-    options: dict[str, Any] = {"chunk": chunk, "n_jobs": n_jobs, "progress": progress}
-    result = _evaluate(objective, moved, [only], [axis], method, tolerance, seed, options)
+    result = _evaluate(objective, moved, [only], [axis], evaluation, seed)
     return Landscape(
         values=result.losses,
         x=axis,
@@ -194,7 +181,7 @@ def line(
 
 def interpolate(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     start: Mapping[str, Tensor],
     end: Mapping[str, Tensor],
@@ -202,11 +189,8 @@ def interpolate(
     space: SpaceName = "adapter",
     steps: int = 41,
     margin: float = 0.25,
-    method: Walk = "auto",
-    chunk: int | None = None,
-    n_jobs: int | None = 1,
     title: str = "",
-    progress: bool = True,
+    evaluation: Evaluation | None = None,
 ) -> Landscape:
     r"""Measure the loss on the straight line :math:`(1 - t) \theta_0 + t \theta_1` between two states.
 
@@ -222,17 +206,15 @@ def interpolate(
         space: as in `plane`.
         steps: number of points, at least 2.
         margin: how far the line goes on beyond both ends.
-        method: ``"auto"``, ``"vmap"`` or ``"serial"``.
-        chunk: as in `plane`.
-        n_jobs: as in `plane`.
         title: a label for figures.
-        progress: show a tqdm bar.
+        evaluation: as in `plane`; every point is evaluated, so not by ``"chebyshev"``.
 
     Returns:
         A line; ``x`` is t, ``center_loss`` the loss at t = 0.
 
     Raises:
-        ValueError: if the states do not have the space's names and shapes, or are the same point.
+        ValueError: if the states do not have the space's names and shapes, or are the same point, or the
+            evaluation interpolates.
     """
     if steps < 2 or margin < 0:
         raise ValueError(f"steps must be at least 2 and margin at least 0, got {steps} and {margin}")
@@ -243,9 +225,7 @@ def interpolate(
     from_start = Space(name=moved.name, start=moved.move(offsets), center=dict(start), filter_dim=moved.filter_dim)
     objective = Objective(model, data, loss=loss)
     axis = np.linspace(-margin, 1 + margin, steps)
-    result = evaluate_points(
-        objective, from_start, [direction], axis[:, None], method=method, chunk=chunk, n_jobs=n_jobs, progress=progress
-    )
+    result = evaluate_points(objective, from_start, [direction], axis[:, None], evaluation=evaluation or Evaluation())
     return Landscape(
         values=result.losses,
         x=axis,
@@ -267,17 +247,14 @@ def _evaluate(
     space: Space,
     pair: Sequence[Direction],
     axes: Sequence[np.ndarray],
-    method: Walk | Literal["chebyshev"],
-    tolerance: float,
+    evaluation: Evaluation | None,
     seed: int,
-    options: dict[str, Any],
 ) -> Evaluated:
-    if method != "chebyshev":
-        return evaluate_points(objective, space, pair, grid_points(axes), method=method, **options)
-    evaluate: Callable[[np.ndarray], Evaluated] = lambda points: evaluate_points(  # noqa: E731
-        objective, space, pair, points, **options
-    )
-    return evaluate_chebyshev(evaluate, axes, tolerance=tolerance, seed=seed)
+    how = Evaluation() if evaluation is None else evaluation
+    if how.method != "chebyshev":
+        return evaluate_points(objective, space, pair, grid_points(axes), evaluation=how)
+    evaluate = partial(evaluate_points, objective, space, pair, evaluation=replace(how, method="auto"))
+    return evaluate_chebyshev(evaluate, axes, tolerance=how.tolerance, seed=seed)
 
 
 def _two_directions(directions: Any, space: Space, normalization: Normalization, seed: int) -> list[Direction]:

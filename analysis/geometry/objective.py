@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,12 @@ from torch.nn import functional as F
 __all__ = ["Batches", "Loss", "Objective", "default_loss", "evaluation_mode"]
 
 Forward = Callable[..., Any]
+Batch = Mapping[str, Tensor] | Tensor | tuple[Any, ...] | list[Any]
+"""What a model takes at once: named tensors, or a pair of inputs and targets."""
+
+Data = Batch | Iterable[Batch]
+"""A batch, a list of batches, or a loader in a fixed order."""
+
 Loss = Callable[[Forward, Any], Tensor]
 _RANDOM_SAMPLERS = (
     torch.utils.data.RandomSampler,
@@ -47,7 +53,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
             module.training = mode
 
 
-def default_loss(forward: Forward, batch: Any) -> Tensor:
+def default_loss(forward: Forward, batch: Batch) -> Tensor:
     """Return the mean loss of one batch as transformers, or a plain (inputs, targets) pair, define it.
 
     A mapping is passed by keyword and must hold ``"labels"``; the output's ``loss`` is taken. A pair
@@ -64,8 +70,8 @@ def default_loss(forward: Forward, batch: Any) -> Tensor:
             raise ValueError("the model's output has no loss; give loss=function(forward, batch)")
         return loss
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        outputs, targets = forward(batch[0]), batch[1]
-        outputs = getattr(outputs, "logits", outputs)
+        result, targets = forward(batch[0]), batch[1]
+        outputs = cast(Tensor, getattr(result, "logits", result))
         return F.mse_loss(outputs, targets) if targets.is_floating_point() else F.cross_entropy(outputs, targets)
     raise ValueError(
         f"a batch must be a mapping with 'labels' or a pair (inputs, targets), got {type(batch).__name__}; or give loss"
@@ -85,7 +91,7 @@ class Batches:
         ValueError: if there are no batches, or two readings begin with different batches.
     """
 
-    def __init__(self, data: Any, *, device: torch.device | None = None):
+    def __init__(self, data: Data, *, device: torch.device | None = None):
         if isinstance(data, (Mapping, torch.Tensor, tuple)):
             data = [data]
         if not hasattr(data, "__iter__"):
@@ -144,7 +150,7 @@ class Objective:
         ValueError: if no batch holds an example.
     """
 
-    def __init__(self, model: nn.Module, data: Any, *, loss: Loss | None = None):
+    def __init__(self, model: nn.Module, data: Data, *, loss: Loss | None = None):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch module, got {type(model).__name__}")
         self.model = model
@@ -156,7 +162,7 @@ class Objective:
         if not any(map(self.weight, self.batches)):
             raise ValueError("no batch holds an example (or a label other than -100), so there is no mean loss")
 
-    def batch_loss(self, values: Mapping[str, Tensor], batch: Any) -> Tensor:
+    def batch_loss(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the mean loss of one batch with the named parameters replaced; call in `evaluation_mode`."""
         return self.loss(self.forward(values), batch)
 
@@ -164,7 +170,7 @@ class Objective:
         """Return the model as a function of its inputs, the named parameters replaced by ``values``."""
         return functools.partial(self._forward, values)
 
-    def weight(self, batch: Any) -> int:
+    def weight(self, batch: Batch) -> int:
         """Return the number of terms in the batch's mean."""
         labels = batch.get("labels") if isinstance(batch, Mapping) else None
         if labels is not None and labels.ndim >= 2 and not labels.is_floating_point():

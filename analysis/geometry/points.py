@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,15 +24,51 @@ from torch.func import vmap
 from tqdm import tqdm
 
 from analysis.geometry.directions import Direction
-from analysis.geometry.objective import Objective, evaluation_mode
+from analysis.geometry.objective import Batch, Objective, evaluation_mode
 from analysis.geometry.spaces import Space
 
-__all__ = ["Evaluated", "Walk", "evaluate_points"]
+__all__ = ["Evaluated", "Evaluation", "evaluate_points"]
 
-Walk = Literal["auto", "serial", "vmap"]
+Method = Literal["auto", "serial", "vmap", "chebyshev"]
 _CHUNK = 5
 _LARGE = 0.02  # seconds a point: warming up no longer matters
 _BYTES = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How losses at points are evaluated.
+
+    Attributes:
+        method: ``"serial"`` one point after the other, ``"vmap"`` in chunks, ``"auto"`` whichever is faster, timed on
+            the first points, or ``"chebyshev"``: interpolated and checked, see
+            `analysis.geometry.chebyshev.evaluate_chebyshev`.
+        chunk: points per vectorised call; None tunes it (too large a chunk is slower on a CPU).
+        tolerance: of the Chebyshev check, as a share of the range of the losses.
+        n_jobs: joblib's: 1 stays in this process; other numbers, or None for the active
+            ``joblib.parallel_config`` (several machines through Dask or Ray), split the points over workers.
+        progress: show a tqdm bar.
+
+    Raises:
+        ValueError: if the method is unknown, or ``chunk`` or ``tolerance`` is not positive.
+
+    >>> Evaluation(method="serial", progress=False).n_jobs
+    1
+    """
+
+    method: Method = "auto"
+    chunk: int | None = None
+    tolerance: float = 0.01
+    n_jobs: int | None = 1
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise ValueError(f"unknown method {self.method!r}; accepted: {', '.join(get_args(Method))}")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {self.chunk}")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be positive, got {self.tolerance}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +96,7 @@ def evaluate_points(
     directions: Sequence[Direction],
     points: np.ndarray,
     *,
-    method: Walk = "auto",
-    chunk: int | None = None,
-    n_jobs: int | None = 1,
-    progress: bool = True,
+    evaluation: Evaluation,
 ) -> Evaluated:
     r"""Return :math:`L(\theta + \sum_k c_k d_k)` at each row c of ``points``.
 
@@ -72,28 +105,28 @@ def evaluate_points(
         space: the parameters that move.
         directions: one per column of ``points``.
         points: float64 coordinates, shape (points, directions).
-        method: ``"serial"`` one point after the other, ``"vmap"`` in chunks, ``"auto"`` whichever is faster,
-            timed on the first points.
-        chunk: points per vectorised call; None tunes it (too large a chunk is slower on a CPU).
-        n_jobs: joblib's: 1 stays in this process; other numbers, or None for the active
-            ``joblib.parallel_config`` (several machines through Dask or Ray), split the points over workers.
-        progress: show a tqdm bar.
+        evaluation: how; every point is evaluated.
 
     Raises:
-        ValueError: if the method is unknown or ``chunk`` is not positive.
+        ValueError: if the evaluation's method interpolates.
     """
-    if method not in ("auto", "serial", "vmap"):
-        raise ValueError(f"unknown method {method!r}; accepted: auto, serial, vmap, chebyshev")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
-    if n_jobs != 1:
-        return _evaluate_in_parallel(objective, space, directions, points, method=method, chunk=chunk, n_jobs=n_jobs)
+    if evaluation.method == "chebyshev":
+        raise ValueError("method 'chebyshev' interpolates grids around 0; accepted here: auto, serial, vmap")
+    if evaluation.n_jobs != 1:
+        return _evaluate_in_parallel(objective, space, directions, points, evaluation=evaluation)
     total, count = np.zeros(len(points)), 0
-    walker = _Walker(objective, space, directions, points, method=method, chunk=chunk)
+    walker = _Walker(objective, space, directions, points, method=evaluation.method, chunk=evaluation.chunk)
     with (
         torch.no_grad(),
         evaluation_mode(objective.model),
-        tqdm(desc="loss at points", unit="point", leave=False, delay=2, disable=not progress, total=len(points)) as bar,
+        tqdm(
+            desc="loss at points",
+            unit="point",
+            leave=False,
+            delay=2,
+            disable=not evaluation.progress,
+            total=len(points),
+        ) as bar,
     ):
         for batch in objective.batches:
             bar.reset()
@@ -106,7 +139,7 @@ def evaluate_points(
 class _Walker:
     """Evaluates all points on one batch at a time; decides on the first batch how to go on."""
 
-    def __init__(self, objective, space, directions, points, *, method: Walk, chunk: int | None):
+    def __init__(self, objective, space, directions, points, *, method: Method, chunk: int | None):
         self.objective, self.space, self.directions, self.method = objective, space, directions, method
         self.points = torch.as_tensor(points, dtype=torch.float64)
         self.chunk = chunk if chunk is not None else (0 if method != "serial" else 1)
@@ -120,7 +153,7 @@ class _Walker:
     def label(self) -> str:
         return "serial" if self.chunk == 1 else f"vmap {self.chunk}"
 
-    def losses(self, batch: Any, update: Callable[[int], Any]) -> np.ndarray:
+    def losses(self, batch: Batch, update: Callable[[int], Any]) -> np.ndarray:
         done: list[Tensor] = []
         if self.tune:
             done = self._tune(batch, update)
@@ -192,13 +225,11 @@ class _Walker:
         return done
 
 
-def _evaluate_in_parallel(objective, space, directions, points, *, method, chunk, n_jobs) -> Evaluated:
-    pieces = np.array_split(np.arange(len(points)), min(len(points), max(1, effective_n_jobs(n_jobs))))
-    parts = Parallel(n_jobs=n_jobs)(
-        delayed(_evaluate_piece)(
-            objective, space, directions, points[piece], method=method, chunk=chunk, progress=False
-        )
-        for piece in pieces
+def _evaluate_in_parallel(objective, space, directions, points, *, evaluation: Evaluation) -> Evaluated:
+    pieces = np.array_split(np.arange(len(points)), min(len(points), max(1, effective_n_jobs(evaluation.n_jobs))))
+    alone = replace(evaluation, n_jobs=1, progress=False)
+    parts = Parallel(n_jobs=evaluation.n_jobs)(
+        delayed(_evaluate_piece)(objective, space, directions, points[piece], evaluation=alone) for piece in pieces
     )
     return replace(
         parts[0],
@@ -208,9 +239,9 @@ def _evaluate_in_parallel(objective, space, directions, points, *, method, chunk
     )
 
 
-def _evaluate_piece(objective: Objective, *args: Any, **options: Any) -> Evaluated:
+def _evaluate_piece(objective: Objective, *args: Any, evaluation: Evaluation) -> Evaluated:
     """Evaluate a worker's points; a thread takes its own copy of the model, whose parameters are swapped meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         objective = copy.copy(objective)
         objective.model = copy.deepcopy(objective.model)
-    return evaluate_points(objective, *args, **options)
+    return evaluate_points(objective, *args, evaluation=evaluation)

@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from analysis.geometry.directions import Direction, norm, random_direction
-from analysis.geometry.objective import Loss, Objective
+from analysis.geometry.objective import Data, Loss, Objective
 from analysis.geometry.spaces import Space, SpaceName, parameter_space
 
 __all__ = ["Rise", "expected_rise", "mean_rise", "worst_rise"]
@@ -46,13 +45,13 @@ class Rise:
     evaluations: int
 
 
-def _setting(model: nn.Module, data: Any, loss: Loss | None, space: SpaceName, names: Iterable[str] | None):
+def _setting(model: nn.Module, data: Data, loss: Loss | None, space: SpaceName, names: Iterable[str] | None):
     return Objective(model, data, loss=loss), parameter_space(model, space, names=names)
 
 
 def worst_rise(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     relative_radius: float = 0.05,
     space: SpaceName = "adapter",
@@ -111,7 +110,7 @@ def worst_rise(
 
 def mean_rise(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     relative_radius: float = 0.05,
     space: SpaceName = "adapter",
@@ -150,7 +149,7 @@ def mean_rise(
 
 def expected_rise(
     model: nn.Module,
-    data: Any,
+    data: Data,
     *,
     sigma: float = 0.05,
     space: SpaceName = "merged",

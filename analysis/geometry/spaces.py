@@ -102,7 +102,7 @@ def parameter_space(model: nn.Module, space: SpaceName = "adapter", *, names: It
     return Space(name=space, start=start, center=center, filter_dim=_filter_dims(model, start))
 
 
-def _tuner_layers(model: nn.Module) -> dict[str, nn.Module]:
+def _tuner_layers(model: nn.Module) -> dict[str, BaseTunerLayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
 
 

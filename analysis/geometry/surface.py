@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from analysis.records import atomic_write_json, check_writable, read_json
+from analysis.records import atomic_write_json, read_json, replacing
 
 __all__ = ["Landscape"]
 
@@ -132,16 +131,11 @@ class Landscape:
             ValueError: if the folder cannot be written to.
         """
         path = Path(path)
-        check_writable(path.parent)
         record = asdict(self)
         arrays = {key: np.ascontiguousarray(record.pop(key)) for key in _ARRAYS}
         target = path.with_name(path.name + ".safetensors")
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            save_file(arrays, temporary)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(target) as new:
+            save_file(arrays, new)
         atomic_write_json(path.with_name(path.name + ".json"), record)
         return target
 

@@ -1,4 +1,6 @@
 from .checkpoints import choose_checkpoint as choose_checkpoint
+from .curvature import curvature_of_runs as curvature_of_runs
+from .curvature import curvature_tables as curvature_tables
 from .folder import measure_runs as measure_runs
 from .geometry import adapted_weights as adapted_weights
 from .geometry import checkpoint_states as checkpoint_states

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
@@ -56,7 +58,7 @@ def trained_parts(run: LoadedRun) -> Iterator[TrainedPart]:
     and as B and A where both were trained, all else (heads, full fine-tuning) as its dense change.
     """
     model = run.model
-    if not hasattr(model, "peft_config"):
+    if not isinstance(model, PeftModel):
         for name, parameter in model.named_parameters():
             change = parameter.detach() - run.base_state[name]
             yield TrainedPart(name=name, numbers=(change,), update=lambda arrays: arrays[0])
@@ -65,7 +67,7 @@ def trained_parts(run: LoadedRun) -> Iterator[TrainedPart]:
     base = dict(model.get_base_model().named_modules())
     for layer in factors(model):
         record = records[layer.name]
-        transposed = isinstance(base[layer.name].get_base_layer(), Conv1D)
+        transposed = isinstance(cast(BaseTunerLayer, base[layer.name]).get_base_layer(), Conv1D)
         if record["kind"] == "columns":
             columns = torch.tensor(record["support"])
             numbers: tuple[Tensor, ...] = ((layer.left @ layer.right)[:, columns],)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from analysis.measures.measure import Instrument
 from analysis.measures.registry import MEASURES, instruments
 from analysis.records import atomic_write_json, config_key, read_json
-from analysis.runs import LoadedRun, load_run
+from analysis.runs import LoadedRun, find_runs, load_run
 from theory.registry import resolve
 
 __all__ = ["measure_run", "measure_runs"]
@@ -121,11 +121,8 @@ def measure_runs(
     _check(examples, kinds)
     if jobs == 0:
         raise ValueError("jobs must be at least 1, or -1 for every core, got 0")
-    records = sorted(Path(folder).rglob("record.json"))
-    done = [path.parent for path in records if read_json(path).get("status") == "done"]
-    if not done:
-        raise ValueError(f"no finished run under {str(folder)!r}; expected KEY/record.json with status 'done'")
-    ready = [path for path in done if (path / "adapter").is_dir()]
+    done = find_runs(folder)
+    ready = [run.folder for run in done if run.has_weights]
     summary = {"measured": 0, "skipped": 0, "without weights": len(done) - len(ready), "failed": 0}
     options = {
         "data": data,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from adapters.model import TARGET_MODULES
+from adapters import target_names
 from analysis.geometry import (
     expected_rise,
     hessian,
@@ -66,13 +65,8 @@ def adapted_weights(model: nn.Module, record: dict[str, Any]) -> list[str] | Non
     """
     if hasattr(model, "peft_config"):
         return None
-    targets = record["config"].get("target_modules")
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    if not targets and kind not in TARGET_MODULES:
-        raise ValueError(f"target_modules must be given for model type {kind!r}")
-    ends = "|".join(map(re.escape, targets or TARGET_MODULES[kind]))
-    pattern = re.compile(rf"(^|\.)({ends})\.weight$")
-    return [name for name, weight in model.named_parameters() if weight.ndim == 2 and pattern.search(name)]
+    names = target_names(model, record["config"].get("target_modules") or None)
+    return [f"{name}.weight" for name in names]
 
 
 def run_updates(run: LoadedRun) -> list[LayerUpdate]:

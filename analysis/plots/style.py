@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.records import replacing
 from theory.methods import METHODS
 
 __all__ = ["COLUMN_WIDTH", "PAGE_WIDTH", "figure", "method_colors", "save"]
@@ -17,7 +19,7 @@ __all__ = ["COLUMN_WIDTH", "PAGE_WIDTH", "figure", "method_colors", "save"]
 COLUMN_WIDTH = 3.33
 PAGE_WIDTH = 6.95
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 7.5,
     "axes.labelsize": 7.5,
     "axes.titlesize": 7.5,
@@ -62,8 +64,9 @@ def figure(
     Returns:
         The figure and its axes (an array when there are several), as ``plt.subplots`` does.
     """
+    options: dict[str, Any] = {**kwargs, "figsize": (width, height)}
     with mpl.rc_context(_STYLE):
-        made = plt.subplots(rows, columns, figsize=(width, height), **kwargs)
+        made = plt.subplots(rows, columns, **options)
         interactive = mpl.is_interactive()  # the first figure may start a notebook's backend, which sets this
     mpl.interactive(interactive)
     return made
@@ -72,11 +75,8 @@ def figure(
 def save(fig: Figure, path: str | Path) -> Path:
     """Save a figure as PDF, SVG or PNG, the same bytes each time, and close it."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {".pdf": {"CreationDate": None, "ModDate": None}, ".svg": {"Date": None}}.get(path.suffix, {})
-    temporary = path.with_name(f".{path.name}.tmp")
-    with mpl.rc_context(_STYLE):
-        fig.savefig(temporary, metadata=metadata, format=path.suffix[1:], dpi=200)
-    temporary.replace(path)
+    with replacing(path) as new, mpl.rc_context(_STYLE):
+        fig.savefig(new, metadata=metadata, format=path.suffix[1:], dpi=200)
     plt.close(fig)
     return path

@@ -15,3 +15,4 @@ from .store import cache_folder as cache_folder
 from .store import check_writable as check_writable
 from .store import config_key as config_key
 from .store import read_json as read_json
+from .store import replacing as replacing

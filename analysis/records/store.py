@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_writable",
     "config_key",
     "read_json",
+    "replacing",
 ]
 
 
@@ -45,33 +47,63 @@ def check_writable(folder: str | Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def replacing(path: str | Path, *, keep: bool = False) -> Iterator[Path]:
+    """Put a file or a folder in place whole or not at all: it is made beside its place, then renamed.
+
+    Within the block nothing is at ``path`` but what was there before; if the block raises, that stays.
+
+    Args:
+        path: the place; folders above it are made if needed.
+        keep: whether what another process put there in the meantime stays, and ours is dropped.
+
+    Yields:
+        Where to write, with the same suffix; nothing is there yet.
+
+    Raises:
+        ValueError: if the folder cannot be written to.
+        FileNotFoundError: if the block wrote nothing.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder, "a.txt")) as new:
+    ...         _ = new.write_text("whole")
+    ...     Path(folder, "a.txt").read_text(), len(os.listdir(folder))
+    ('whole', 1)
+    """
+    path = Path(path)
+    check_writable(path.parent)
+    # A killed process leaves a hidden folder; its name and its content's are none that anything looks for.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as scratch:
+        new = Path(scratch) / f"new{path.suffix}"
+        yield new
+        if new.is_file():
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
+        if keep and path.exists():
+            return
+        if path.is_dir():
+            path.replace(Path(scratch) / "old")
+        try:
+            new.replace(path)
+        except OSError:
+            if not (keep and path.exists()):
+                raise
+
+
 def atomic_write_text(path: str | Path, text: str) -> Path:
     """Write a text file (UTF-8) whole or not at all; see `atomic_write_bytes`."""
     return atomic_write_bytes(path, text.encode())
 
 
 def atomic_write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write a file whole or not at all: to a temporary file beside it, then rename.
+    """Write a file whole or not at all; see `replacing`.
 
     Raises:
         ValueError: if the folder cannot be written to.
     """
-    path = Path(path)
-    check_writable(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    with replacing(path) as new:
+        new.write_bytes(content)
+    return Path(path)
 
 
 def _plain(value: Any) -> Any:
@@ -91,7 +123,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a record holds numbers, strings, lists and mappings, got {type(value).__name__}")
 
 
-def atomic_write_json(path: str | Path, obj: Any) -> Path:
+def atomic_write_json(path: str | Path, obj: object) -> Path:
     """Write strict JSON whole or not at all; NaN and infinities are kept by name ("nan", "inf", "-inf").
 
     Raises:

@@ -1,4 +1,6 @@
 from . import finetune as finetune
+from .collect import FoundRun as FoundRun
+from .collect import find_runs as find_runs
 from .collect import frame as frame
 from .collect import read_records as read_records
 from .collect import runs_result as runs_result
@@ -10,13 +12,15 @@ from .finetune import run as run
 from .finetune import run_cell as run_cell
 from .grids import grid as grid
 from .grids import method_cells as method_cells
+from .grids import run_key as run_key
+from .grids import seed_cells as seed_cells
 from .instruments import PeakMemory as PeakMemory
 from .loading import LoadedRun as LoadedRun
 from .loading import load_run as load_run
-from .masks import collect_masks as collect_masks
-from .masks import mask_cell as mask_cell
-from .masks import mask_cells as mask_cells
-from .masks import mask_key as mask_key
+from .masks import mask_grid as mask_grid
+from .masks import sweep_masks as sweep_masks
 from .masks import write_masks as write_masks
+from .seeds import is_first_process as is_first_process
+from .seeds import run_seeds as run_seeds
 from .sweep import estimate_seconds as estimate_seconds
 from .sweep import sweep as sweep

@@ -1,47 +1,100 @@
-"""Records of runs -> one data frame, one Parquet file, one committed result."""
+"""Folders of runs -> their records -> one data frame, one Parquet file, one committed result."""
 
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.records import check_writable, config_key, read_json, table_of, write_result
+from analysis.records import config_key, read_json, replacing, table_of, write_result
 from analysis.runs.config import content
 from analysis.statistics import across_seeds
 from theory.methods import METHODS
 
-__all__ = ["frame", "read_records", "runs_result", "seeds_of", "write_parquet"]
+__all__ = [
+    "FoundRun",
+    "find_runs",
+    "frame",
+    "read_records",
+    "record_paths",
+    "runs_result",
+    "seeds_of",
+    "write_parquet",
+]
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run that was computed, as its folder tells.
+
+    Attributes:
+        folder: of the run.
+        record: what its ``record.json`` holds.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def done(self) -> bool:
+        """Whether it finished; a run that failed is recorded too."""
+        return self.record["status"] == "done"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its final weights were kept (``--save-adapter``)."""
+        return (self.folder / "adapter").is_dir()
+
+
+def record_paths(folder: str | Path) -> list[Path]:
+    """Name the records under a folder, in the order of their paths; none where the folder is missing."""
+    return sorted(Path(folder).rglob("record.json"))
+
+
+def find_runs(folder: str | Path, *, failed: bool = False) -> list[FoundRun]:
+    """Find the runs that were computed under a folder.
+
+    Args:
+        folder: holds ``KEY/record.json``, at any depth, or is such a run's own folder.
+        failed: whether runs that failed are returned too.
+
+    Returns:
+        The runs, in the order of their paths.
+
+    Raises:
+        ValueError: if the folder is missing, a record is corrupt (the message names it), or there is no such run.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"no folder of runs at {str(folder)!r}")
+    found = [FoundRun(path.parent, read_json(path)) for path in record_paths(folder)]
+    found = [run for run in found if run.record.get("status") in ("done", "failed")]
+    kept = [run for run in found if failed or run.done]
+    if not kept:
+        raise ValueError(
+            f"no finished run under {str(folder)!r} ({len(found)} failed); expected KEY/record.json with status 'done'"
+        )
+    return kept
 
 
 def read_records(
     folder: str | Path, *, failed: bool = False, only: Mapping[str, Sequence[Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """Read the records of the runs under a folder, in the order of their keys.
+    """Read the records of the runs under a folder, in the order of their paths.
 
     Args:
-        folder: ``<folder>/<key>/record.json``.
+        folder: see :func:`find_runs`.
         failed: whether to return failed runs too.
         only: names of the configuration (method, rank, links, ...) and the values that are kept of each; a method that
             has no rank or no chain is kept whatever is asked of it.
 
     Raises:
-        ValueError: if the folder holds no record, or a corrupt one; the message names it.
+        ValueError: as :func:`find_runs`, or if no run has what ``only`` asks for.
     """
-    paths = sorted(Path(folder).glob("*/record.json"))
-    if not paths:
-        raise ValueError(f"folder {str(folder)!r} holds no records; expected KEY/record.json below it")
-    records = [read_json(path) for path in paths]
-    kept = [record for record in records if record.get("status") in ("done", "failed")]
-    if not failed:
-        kept = [record for record in kept if record["status"] == "done"]
-    if not kept:
-        raise ValueError(f"folder {str(folder)!r} holds no finished run, only failed ones")
+    kept = [run.record for run in find_runs(folder, failed=failed)]
     chosen = [record for record in kept if all(_kept(record["config"], *item) for item in (only or {}).items())]
     if not chosen:
         asked = ", ".join(f"{name} in {list(values)}" for name, values in (only or {}).items())
@@ -133,17 +186,9 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def write_parquet(table: pd.DataFrame, path: str | Path) -> Path:
     """Write a data frame as Parquet, whole or not at all."""
-    path = Path(path)
-    check_writable(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        table.to_parquet(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    with replacing(path) as new:
+        table.to_parquet(new)
+    return Path(path)
 
 
 _RUN_COLUMNS = (

@@ -11,10 +11,12 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 import adapters
 from adapters import Prepared
@@ -25,7 +27,7 @@ from analysis.runs.instruments import PeakMemory, StepClock, saved_activation_by
 from analysis.runs.loading import LoadedRun, load_run
 from analysis.runs.scalars import run_measures
 from analysis.runs.trainer import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
-from analysis.tasks import Outputs, Task, carve, evaluate, head_modules, load_model, load_task, metric
+from analysis.tasks import Outputs, Task, carve, evaluate, load_model, load_task, metric
 from theory.methods import get_method
 
 __all__ = ["ConfigurationError", "LoadedRun", "RunConfig", "check_links", "load_run", "prepare_run", "run", "run_cell"]
@@ -74,7 +76,6 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
         lr_ratio=config.lr_ratio,
         schedule=config.chain_schedule,
         seed=config.seed,
-        modules_to_save=head_modules(model, kind=task.kind),
     )
     return prepared, base
 
@@ -222,7 +223,7 @@ def _measure(trained: _Trained) -> dict[str, Any]:
 def _keep(trained: _Trained, folder: Path) -> None:
     """Write the weights, drop the checkpoints of training, and note where data and model were."""
     if trained.config.save_adapter:
-        save_weights(trained.model, folder / "adapter")
+        save_weights(cast(PreTrainedModel | PeftModel, trained.model), folder / "adapter")
     shutil.rmtree(folder / "trainer", ignore_errors=True)
     atomic_write_json(folder / "paths.json", {"data": trained.config.data, "model": trained.config.model})
 

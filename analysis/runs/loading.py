@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from analysis.records import read_json
+from analysis.runs.collect import record_paths
 from analysis.runs.config import RunConfig
 from analysis.tasks import Task, base_fingerprint, load_model, load_task, quiet_transformers
 from theory.methods import get_method
@@ -69,7 +71,7 @@ def load_run(
     """
     folder = Path(path)
     folder = folder.parent if folder.name == "record.json" else folder
-    if not (folder / "record.json").exists() and next(folder.glob("*/record.json"), None) is not None:
+    if not (folder / "record.json").exists() and record_paths(folder):
         raise ValueError(f"{str(folder)!r} is a folder of runs; give one of them, {folder}/KEY")
     record = read_json(folder / "record.json")
     if record.get("status") != "done":
@@ -111,12 +113,14 @@ def _check_base(folder: Path, trained_on: Any) -> None:
         )
 
 
-def _load_weights(base: torch.nn.Module, folder: Path, *, dense: bool) -> torch.nn.Module:
+def _load_weights(base: PreTrainedModel, folder: Path, *, dense: bool) -> torch.nn.Module:
     if dense:
         with quiet_transformers():  # save_pretrained may rename weights on the way out; only its own reader knows how
-            loaded, found = type(base).from_pretrained(str(folder), output_loading_info=True)
+            read: Any = type(base).from_pretrained  # with loading info it returns a pair, which its type leaves out
+            loaded, found = read(str(folder), output_loading_info=True)
         if found["missing_keys"]:
             raise ValueError(f"weights {str(folder)!r} lack {sorted(found['missing_keys'])[0]!r}")
+        loaded.missing_keys = getattr(base, "missing_keys", [])  # of the base: a new pooler belongs to the head
         return loaded
 
     with warnings.catch_warnings():

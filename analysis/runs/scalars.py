@@ -24,9 +24,8 @@ def _squared_norms(model: torch.nn.Module, base_state: Mapping[str, torch.Tensor
             base += float(layer.base_weight.double().square().sum())
         return update, base
     for name, delta in adapters.delta_weights(model, base_state).items():
-        if not name.startswith(("classifier", "score", "pooler")):
-            update += float(delta.double().square().sum())
-            base += float(base_state[f"{name}.weight"].double().square().sum())
+        update += float(delta.double().square().sum())
+        base += float(base_state[f"{name}.weight"].double().square().sum())
     return update, base
 
 

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class SweepReport:
 
 
 def _job(
-    function: CellFunction, cell: Mapping[str, Any], folder: str, key: str, parent: str, threads: int, retry: bool
+    cell: Mapping[str, Any], key: str, *, function: CellFunction, folder: str, parent: str, threads: int, retry: bool
 ) -> tuple[str, str]:
     """Compute one cell in a worker; leave a mark first, so that the parent can tell whom a worker's death took."""
     if importlib.util.find_spec("torch") is not None and threads:
@@ -78,40 +79,53 @@ def _job(
     return key, "elsewhere" if record is None else str(record["status"])
 
 
-@contextlib.contextmanager
-def _backend(name: str, workers: int, scheduler: str | None) -> Iterator[dict[str, Any]]:
-    """Set joblib up and yield the arguments of ``Parallel``."""
-    if name == "loky":
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-            yield {"n_jobs": workers, "batch_size": 1, "pre_dispatch": "all"}
-    elif name == "dask":
-        from distributed import Client
+@dataclass(frozen=True)
+class _Pool:
+    """Which workers compute the cells, arguments as in :func:`sweep`; refuses what cannot work."""
 
-        with Client(scheduler, timeout="20s") as client, joblib.parallel_config(backend="dask", client=client):
-            yield {"n_jobs": -1, "batch_size": 1, "pre_dispatch": "all"}
-    else:
-        import ray
-        from ray.util.joblib import register_ray
+    backend: str
+    workers: int
+    scheduler: str | None
 
-        local = {"num_cpus": workers, "include_dashboard": False} if scheduler is None else {}
-        ray.init(address=scheduler, ignore_reinit_error=True, log_to_driver=False, **local)
-        register_ray()
-        with joblib.parallel_config(backend="ray"):
-            yield {"n_jobs": workers if scheduler is None else -1, "batch_size": 1}
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"unknown backend {self.backend!r}; accepted: {', '.join(BACKENDS)}")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+        needed = {"dask": "distributed", "ray": "ray"}.get(self.backend)
+        if needed is not None and importlib.util.find_spec(needed) is None:
+            raise ValueError(f"backend {self.backend!r} is not installed; pip install 'beyond-lora[{self.backend}]'")
+        if self.backend == "dask" and self.scheduler is None:
+            raise ValueError("backend 'dask' needs its scheduler's address, for example tcp://127.0.0.1:8786")
+        if self.backend == "loky" and self.scheduler is not None:
+            raise ValueError(f"backend 'loky' runs on this machine and takes no scheduler, got {self.scheduler!r}")
 
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[dict[str, Any]]:
+        """Set joblib up and yield the arguments of ``Parallel``."""
+        if self.backend == "loky":
+            with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+                yield {
+                    "n_jobs": self.workers,
+                    "batch_size": 1,
+                    "pre_dispatch": "all",
+                    "return_as": "generator_unordered",
+                }
+        elif self.backend == "dask":
+            from distributed import Client
 
-def _check(backend: str, workers: int, scheduler: str | None) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; accepted: {', '.join(BACKENDS)}")
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    needed = {"dask": "distributed", "ray": "ray"}.get(backend)
-    if needed is not None and importlib.util.find_spec(needed) is None:
-        raise ValueError(f"backend {backend!r} is not installed; pip install 'beyond-lora[{backend}]'")
-    if backend == "dask" and scheduler is None:
-        raise ValueError("backend 'dask' needs its scheduler's address, for example tcp://127.0.0.1:8786")
-    if backend == "loky" and scheduler is not None:
-        raise ValueError(f"backend 'loky' runs on this machine and takes no scheduler, got {scheduler!r}")
+            with Client(self.scheduler, timeout="20s") as client, joblib.parallel_config(backend="dask", client=client):
+                yield {"n_jobs": -1, "batch_size": 1, "pre_dispatch": "all"}
+        else:
+            import ray
+            from ray.util.joblib import register_ray
+
+            alone = self.scheduler is None
+            local = {"num_cpus": self.workers, "include_dashboard": False} if alone else {}
+            ray.init(address=self.scheduler, ignore_reinit_error=True, log_to_driver=False, **local)
+            register_ray()
+            with joblib.parallel_config(backend="ray"):
+                yield {"n_jobs": self.workers if alone else -1, "batch_size": 1}
 
 
 def sweep(
@@ -152,7 +166,7 @@ def sweep(
     Raises:
         ValueError: unknown or missing backend, no scheduler, a folder that cannot be written to.
     """
-    _check(backend, workers, scheduler)
+    pool = _Pool(backend, workers, scheduler)
     folder = check_writable(folder).resolve()
     started = time.monotonic()
     named = {key(cell): cell for cell in cells}
@@ -161,12 +175,11 @@ def sweep(
     todo = [name for name in named if cell_state(folder / name) not in closed]
     report.skipped = len(named) - len(todo)
     parent = uuid.uuid4().hex[:12]
+    job = partial(_job, function=function, folder=str(folder), parent=parent, threads=threads, retry=retry_failed)
     deaths: dict[str, int] = {}
     with tqdm(total=len(named), initial=report.skipped, desc="sweep", unit="run", disable=not progress) as bar:
         while todo:
-            finished = _one_pass(
-                todo, named, function, folder, parent, backend, workers, scheduler, threads, retry_failed, report, bar
-            )
+            finished = _one_pass({name: named[name] for name in todo}, job, pool, report, bar)
             todo = [name for name in todo if name not in finished]
             for name in list(todo):
                 if cell_state(folder / name) in closed and not (folder / name / f".started-{parent}").exists():
@@ -187,28 +200,17 @@ def sweep(
 
 
 def _one_pass(
-    todo: list[str],
-    named: Mapping[str, Mapping[str, Any]],
-    function: CellFunction,
-    folder: Path,
-    parent: str,
-    backend: str,
-    workers: int,
-    scheduler: str | None,
-    threads: int,
-    retry_failed: bool,
+    todo: Mapping[str, Mapping[str, Any]],
+    job: Callable[[Mapping[str, Any], str], tuple[str, str]],
+    pool: _Pool,
     report: SweepReport,
     bar: Any,
 ) -> set[str]:
     """Submit the open cells once; return those that are recorded now. A lost pool ends the pass early."""
     finished: set[str] = set()
     try:
-        with _backend(backend, workers, scheduler) as arguments:
-            generator = backend == "loky"
-            jobs = (
-                delayed(_job)(function, named[name], str(folder), name, parent, threads, retry_failed) for name in todo
-            )
-            results = Parallel(**arguments, return_as="generator_unordered" if generator else "list")(jobs)
+        with pool.opened() as arguments:
+            results = Parallel(**arguments)(delayed(job)(cell, name) for name, cell in todo.items())
             for name, status in results:
                 if status == "elsewhere":
                     continue

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from peft import PeftModel
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from adapters import Prepared
+from analysis.records import replacing
 from analysis.runs.config import RunConfig
 from analysis.tasks import Task, evaluate, forward_error, lowest, mean_error, quiet_transformers
 
@@ -57,7 +58,7 @@ class _StopOnNonFinite(TrainerCallback):
     def __init__(self, trainer: WatchedTrainer) -> None:
         self.trainer, self.checked = trainer, 0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         new = self.trainer.losses[self.checked :]
         if not new or (new[-1].is_cuda and len(new) < _CUDA_CHECK_EVERY and state.global_step < state.max_steps):
             return
@@ -70,19 +71,10 @@ class _StopOnNonFinite(TrainerCallback):
             raise NonFiniteLoss(step=step, epoch=epoch, value=float(values[int(bad[0])]))
 
 
-def save_weights(model: torch.nn.Module, folder: Path) -> None:
+def save_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
     """Save a PEFT adapter, or a whole model, as safetensors into a folder that appears whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        with quiet_transformers():
-            model.save_pretrained(str(temporary))
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with replacing(folder) as new, quiet_transformers():
+        model.save_pretrained(str(new))
 
 
 class Snapshots(TrainerCallback):
@@ -92,20 +84,22 @@ class Snapshots(TrainerCallback):
         self.model, self.folder, self.count = model, folder, count
         self.steps: set[int] = set()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Lay out the steps and save the start."""
         self.steps = {math.ceil(i * state.max_steps / self.count) for i in range(1, self.count + 1)}
         if state.global_step == 0:
             self._save(state, 0)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save where a snapshot is due."""
         if state.global_step in self.steps:
             self._save(state, state.global_step)
 
     def _save(self, state: Any, step: int) -> None:
         if state.is_world_process_zero:
-            save_weights(self.model, self.folder / f"step-{step:06d}")
+            save_weights(cast(PreTrainedModel, self.model), self.folder / f"step-{step:06d}")
 
 
 class BestOnSelection(TrainerCallback):
@@ -137,7 +131,9 @@ class BestOnSelection(TrainerCallback):
         """
         return lowest(self._losses, self._errors)[1]
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Compare this epoch's model with the best so far."""
         outputs = evaluate(self.model, self.task, self.examples)
         loss = float(outputs.clipped.mean())
@@ -152,8 +148,8 @@ class BestOnSelection(TrainerCallback):
 class _MarkComplete(TrainerCallback):
     """Marks a resumable checkpoint when all of it is on disk: a killed run may leave a part of one behind."""
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             (folder / "complete").touch()
 
@@ -178,11 +174,11 @@ def make_trainer(
     text = task.kind in ("text-classification", "regression", "causal-lm")
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        lr_scheduler_type=config.lr_scheduler,
-        warmup_steps=config.warmup,
-        learning_rate=config.learning_rate,
+        num_train_epochs=cast(float, config.epochs),
+        per_device_train_batch_size=cast(int, config.batch_size),
+        lr_scheduler_type=cast(str, config.lr_scheduler),
+        warmup_steps=cast(float, config.warmup),
+        learning_rate=cast(float, config.learning_rate),
         max_grad_norm=config.max_grad_norm,
         bf16=config.precision == "bf16",
         fp16=config.precision == "fp16",

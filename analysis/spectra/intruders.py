@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from analysis.records import check_writable
+from analysis.records import check_writable, replacing
 from analysis.spectra.rounding import best_match_error, count_range, gaps, svd_error, turn
 
 __all__ = [
@@ -108,7 +107,7 @@ class BasisCache:
             ValueError: if it is not a finite matrix, or a file on disk is damaged.
         """
         matrix = _matrix(weight, "base weight")
-        digest = hashlib.blake2b(matrix.cpu().contiguous().view(torch.uint8).numpy(), digest_size=16)
+        digest = hashlib.blake2b(matrix.cpu().contiguous().view(torch.uint8).numpy().data, digest_size=16)
         bits = torch.finfo(_precision(matrix, self.precision)).bits
         key = f"{'x'.join(map(str, matrix.shape))}-{bits}-{digest.hexdigest()}"
         if key not in self._kept:
@@ -127,13 +126,9 @@ class BasisCache:
                 raise ValueError(f"cached SVD {str(path)!r} is damaged ({error}); delete it") from None
         basis = Basis.of(matrix, precision=self.precision)
         if path is not None:
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            try:
-                parts = {"left": basis.left, "values": basis.values, "right": basis.right}
-                save_file({name: part.contiguous() for name, part in parts.items()}, temporary)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            parts = {"left": basis.left, "values": basis.values, "right": basis.right}
+            with replacing(path) as new:
+                save_file({name: part.contiguous() for name, part in parts.items()}, new)
         return basis
 
 

@@ -22,7 +22,8 @@ __all__ = ["Cells", "granulated_tau", "kendall_tau", "partial_tau", "prepare_cel
 def _signs(values: ArrayLike, pairs: Pairs) -> NDArray[np.float64]:
     ranks = dense_ranks(values)
     ranks = ranks[:, None] if ranks.ndim == 1 else ranks
-    return np.sign(ranks[pairs.left] - ranks[pairs.right]).astype(np.float64)
+    result: NDArray[np.float64] = np.sign(ranks[pairs.left] - ranks[pairs.right]).astype(np.float64)
+    return result
 
 
 def _check(measures: ArrayLike, target: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -34,7 +35,7 @@ def _check(measures: ArrayLike, target: ArrayLike) -> tuple[NDArray[np.float64],
 
 
 def _cell_tau(
-    measures: ArrayLike, target: ArrayLike, pairs: Pairs, weights: NDArray | None, variant: str
+    measures: ArrayLike, target: ArrayLike, pairs: Pairs, weights: NDArray[np.float64] | None, variant: str
 ) -> NDArray[np.float64]:
     measures, target = _check(measures, target)
     if variant not in ("a", "b"):
@@ -47,7 +48,7 @@ def _cell_tau(
         return agreement / np.sqrt(pairs.sums(np.abs(x), weights) * pairs.sums(np.abs(y), weights))
 
 
-def _squeeze(values: NDArray, weights: NDArray | None) -> NDArray:
+def _squeeze(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
     return values[0] if weights is None else values
 
 
@@ -176,7 +177,8 @@ def _mean(values: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:
     """Mean over the defined entries, NaN where there is none."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(defined, values, 0.0).sum(axis=axis) / defined.sum(axis=axis)
+        result: NDArray[np.float64] = np.where(defined, values, 0.0).sum(axis=axis) / defined.sum(axis=axis)
+        return result
 
 
 def sign_error(
@@ -296,4 +298,5 @@ def tied_share(values: ArrayLike) -> NDArray[np.float64]:
     """
     values = np.asarray(values, dtype=np.float64)
     pairs = all_pairs(len(values))
-    return 1.0 - np.abs(_signs(values, pairs)).mean(axis=0)
+    result: NDArray[np.float64] = 1.0 - np.abs(_signs(values, pairs)).mean(axis=0)
+    return result

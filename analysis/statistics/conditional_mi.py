@@ -152,7 +152,8 @@ def _settings(design: pd.DataFrame, subset: Sequence[str]) -> tuple[NDArray[np.i
 def _entropy(counts: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Entropy in nats of counts along the last axis, cell by cell."""
     share = counts / np.where(totals > 0, totals, 1.0)[:, None]
-    return -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1)
+    result: NDArray[np.float64] = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1)
+    return result
 
 
 def _normalised(table: NDArray[np.float64], *, uniform: bool, name: str) -> float:

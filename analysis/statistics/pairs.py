@@ -131,7 +131,9 @@ def environment_pairs(design: pd.DataFrame, axis: str, *, fixed: Sequence[str]) 
     return _in_cells(pairs.left, pairs.right, low * len(values) + high, names)
 
 
-def _in_cells(left: NDArray, right: NDArray, cell: NDArray, names: Sequence[object]) -> Pairs:
+def _in_cells(
+    left: NDArray[np.intp], right: NDArray[np.intp], cell: NDArray[np.intp], names: Sequence[object]
+) -> Pairs:
     order = np.argsort(cell, kind="stable")
     kept, starts = np.unique(cell[order], return_index=True)
     return Pairs(left[order], right[order], starts, tuple(names[code] for code in kept))

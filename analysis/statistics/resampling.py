@@ -104,7 +104,9 @@ def cluster_permutations(
         yield index
 
 
-def interval(samples: NDArray[np.float64], *, confidence: float = 0.95) -> tuple[NDArray, NDArray]:
+def interval(
+    samples: NDArray[np.float64], *, confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Percentile interval of bootstrap replicates, over the first axis, leaving undefined replicates out.
 
     Args:
@@ -192,7 +194,8 @@ def adjust_p_values(p_values: ArrayLike, *, method: str = "benjamini-hochberg") 
         adjusted[order] = np.minimum.accumulate((p_values[order] * count / rank)[::-1])[::-1]
     else:
         raise ValueError(f"unknown method {method!r}; accepted: 'benjamini-hochberg', 'holm'")
-    return np.minimum(adjusted, 1.0)
+    result: NDArray[np.float64] = np.minimum(adjusted, 1.0)
+    return result
 
 
 def bootstrap_means(values: ArrayLike, *, replicates: int = 2_000, seed: int = 0) -> np.ndarray:

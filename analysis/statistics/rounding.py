@@ -43,4 +43,7 @@ def same(first: ArrayLike, second: ArrayLike) -> NDArray[np.bool_]:
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     scale = np.maximum(np.abs(first), np.abs(second))
     with np.errstate(invalid="ignore"):
-        return (first == second) | (np.abs(first - second) <= _ULPS * np.finfo(np.float64).eps * scale)
+        result: NDArray[np.bool_] = (first == second) | (
+            np.abs(first - second) <= _ULPS * np.finfo(np.float64).eps * scale
+        )
+        return result

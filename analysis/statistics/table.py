@@ -32,6 +32,9 @@ from analysis.statistics.rounding import interval_side
 
 __all__ = ["Comparison", "agreement_table", "family_differences"]
 
+Numbers = NDArray[np.float64] | NDArray[np.intp]
+Floats = NDArray[np.float64]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -69,7 +72,8 @@ class Comparison:
 def _labels(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.intp]:
     if not columns:
         return np.zeros(len(frame), dtype=np.intp)
-    return pd.MultiIndex.from_frame(frame[list(columns)]).factorize()[0]
+    result: NDArray[np.intp] = pd.MultiIndex.from_frame(frame[list(columns)]).factorize()[0]
+    return result
 
 
 def _clusters(frame: pd.DataFrame, comparison: Comparison) -> NDArray[np.intp]:
@@ -146,22 +150,22 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
 
     pairs = prepare_cells(frame, axes=comparison.axes, fixed=comparison.fixed, nested=dict(comparison.nested))
 
-    def ends(statistic: Callable[..., NDArray]) -> tuple[NDArray, NDArray]:
+    def ends(statistic: Callable[..., Floats]) -> tuple[Floats, Floats]:
         return interval(statistic(weights=weights), confidence=comparison.confidence)
 
-    def null_p(statistic: Callable[..., NDArray], observed: NDArray) -> NDArray:
+    def null_p(statistic: Callable[..., Floats], observed: Floats) -> Floats:
         return permutation_p_value(observed, np.array([statistic(target=target[index]) for index in shuffles]))
 
-    def tau(target: NDArray = target, weights: NDArray | None = None) -> NDArray:
+    def tau(target: Numbers = target, weights: Floats | None = None) -> Floats:
         return kendall_tau(values, target, weights=weights)
 
-    def granulated(target: NDArray = target, weights: NDArray | None = None) -> dict[str, NDArray]:
+    def granulated(target: Numbers = target, weights: Floats | None = None) -> dict[str, Floats]:
         return granulated_tau(values, target, frame, axes=comparison.axes, weights=weights, cells=pairs)
 
-    def psi(target: NDArray = target, weights: NDArray | None = None) -> NDArray:
+    def psi(target: Numbers = target, weights: Floats | None = None) -> Floats:
         return granulated(target=target, weights=weights)["mean"]
 
-    columns: dict[str, NDArray] = {
+    columns: dict[str, Floats] = {
         "runs": np.full(len(names), len(frame)),
         "clusters": np.full(len(names), len(np.unique(clusters))),
         "ties": tied_share(values),
@@ -179,7 +183,7 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
     if comparison.controls:
         controls = dense_ranks(frame[list(comparison.controls)].to_numpy(dtype=np.float64))
 
-        def partial(weights: NDArray | None = None) -> NDArray:
+        def partial(weights: Floats | None = None) -> Floats:
             return partial_tau(values, target, controls, weights=weights)
 
         columns["partial_tau"] = partial()
@@ -195,9 +199,14 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
 
 
 def _sign_error_columns(
-    values: NDArray, target: NDArray, frame: pd.DataFrame, axes: tuple[str, ...], cells: PairCells, shuffles: NDArray
-) -> dict[str, NDArray]:
-    def errors(target: NDArray) -> tuple[NDArray, tuple[object, ...]]:
+    values: Numbers,
+    target: Numbers,
+    frame: pd.DataFrame,
+    axes: tuple[str, ...],
+    cells: PairCells,
+    shuffles: Numbers,
+) -> dict[str, Floats]:
+    def errors(target: Numbers) -> tuple[Floats, tuple[object, ...]]:
         return sign_error(values, target, frame, axes=axes, cells=cells)
 
     observed, labels = errors(target)
@@ -215,17 +224,17 @@ def _sign_error_columns(
 
 
 def _cmi_row(
-    measure: NDArray,
-    target: NDArray,
+    measure: Numbers,
+    target: Numbers,
     frame: pd.DataFrame,
     comparison: Comparison,
     cells: Cells,
-    weights: NDArray,
-    shuffles: NDArray,
+    weights: Floats,
+    shuffles: Numbers,
 ) -> dict[str, object]:
     axes, count = comparison.axes, comparison.cmi_replicates
 
-    def criterion(target: NDArray = target, weights: NDArray | None = None) -> pd.Series:
+    def criterion(target: Numbers = target, weights: Floats | None = None) -> pd.Series:
         return conditional_mutual_information(measure, target, frame, axes=axes, weights=weights, cells=cells)
 
     observed = criterion()
@@ -244,7 +253,7 @@ def _cmi_row(
     }
 
 
-def _pgdl(measure: NDArray, target: NDArray, frame: pd.DataFrame, axes: tuple[str, ...]) -> float:
+def _pgdl(measure: Numbers, target: Numbers, frame: pd.DataFrame, axes: tuple[str, ...]) -> float:
     """The PGDL score, which only a full grid of at least two axes has."""
     levels = [frame[axis].nunique() for axis in axes]
     seen = min(
@@ -252,7 +261,8 @@ def _pgdl(measure: NDArray, target: NDArray, frame: pd.DataFrame, axes: tuple[st
     )
     if seen < 1:
         return float("nan")
-    return conditional_mutual_information(measure, target, frame, axes=axes, convention="pgdl").min()
+    result: float = conditional_mutual_information(measure, target, frame, axes=axes, convention="pgdl").min()
+    return result
 
 
 def _axis_pairs(axes: tuple[str, ...], levels: list[int]) -> list[tuple[tuple[str, str], int, int]]:

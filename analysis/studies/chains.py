@@ -28,7 +28,7 @@ from analysis.measures import (
     training_batch,
 )
 from analysis.records import frame_of, read_json
-from analysis.runs import LoadedRun, RunConfig, run
+from analysis.runs import LoadedRun, RunConfig, find_runs, run
 from theory.methods import METHODS
 
 __all__ = [
@@ -102,13 +102,12 @@ def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -
         ValueError: if there is none, or what is left holds several tasks, several ranks, or a method's seed twice.
     """
     found = []
-    for path in sorted(Path(folder).rglob("record.json")):
-        record = read_json(path) if (path.parent / "adapter").is_dir() else {}
-        if record.get("status") == "done":
-            config = record["config"]
-            method = METHODS[config["method"]]
-            if not method.chained or config["links"] == links:
-                found.append((config["task"], list(METHODS).index(method.key), config["seed"], config["rank"], path))
+    for known in find_runs(folder):
+        config = known.record["config"]
+        method = METHODS[config["method"]]
+        if known.has_weights and (not method.chained or config["links"] == links):
+            place = list(METHODS).index(method.key)
+            found.append((config["task"], place, config["seed"], config["rank"], known.folder))
     if not found:
         raise ValueError(f"no run with weights (--save-adapter) and {links} links under {str(folder)!r}")
     ranks = sorted({item[3] for item in found if item[3] is not None})
@@ -121,9 +120,9 @@ def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -
         raise ValueError(f"{str(folder)!r} holds several tasks ({', '.join(sorted({i[0] for i in kept}))}); give one")
     for before, after in itertools.pairwise(kept):
         if before[:3] == after[:3]:
-            twice = f"{before[4].parent.name} and {after[4].parent.name}"
+            twice = f"{before[4].name} and {after[4].name}"
             raise ValueError(f"runs {twice} are of one method and seed; keep one configuration in a folder")
-    return [item[4].parent for item in kept]
+    return [item[4] for item in kept]
 
 
 def sharpness_frame(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from adapters.frozen import FrozenSum
 from adapters.layer import ColumnLayer
 
 __all__ = ["columns_of", "distance", "selector_lora", "tiny_llama", "tokens", "train_steps"]
@@ -47,7 +48,7 @@ def selector_lora(model: nn.Module, columns: Sequence[int], *, alpha: float, tar
         target_modules: as in peft.
     """
     adapted = get_peft_model(
-        model, LoraConfig(r=len(columns), lora_alpha=alpha, target_modules=target_modules)
+        model, LoraConfig(r=len(columns), lora_alpha=cast(int, alpha), target_modules=target_modules)
     ).double()
     for name, parameter in adapted.named_parameters():
         if ".lora_A." in name:
@@ -59,7 +60,7 @@ def selector_lora(model: nn.Module, columns: Sequence[int], *, alpha: float, tar
 def columns_of(model: nn.Module, *, adapter: str = "default") -> dict[str, tuple[int, ...]]:
     """Return the columns that the live link of each adapted layer trains, by module name."""
     return {
-        module.module_name: module.beyond_column_sum[adapter].columns
+        module.module_name: cast(FrozenSum, module.beyond_column_sum[adapter]).columns
         for module in model.modules()
         if isinstance(module, ColumnLayer)
     }

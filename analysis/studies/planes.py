@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from analysis.geometry import Landscape, interpolate, parameter_space, plane
+from analysis.geometry import Evaluation, Landscape, SpaceName, interpolate, parameter_space, plane
 from analysis.measures import adapted_weights, checkpoint_states, training_batch
 from analysis.records import read_json
 from analysis.runs import LoadedRun, load_run
@@ -25,7 +25,7 @@ def first_seeds(paths: Iterable[str | Path]) -> list[Path]:
     return list(kept.values())
 
 
-def run_plane(run: LoadedRun, *, space: Any = "merged", examples: int = 50, **options: Any) -> Landscape:
+def run_plane(run: LoadedRun, *, space: SpaceName = "merged", examples: int = 50, **options: Any) -> Landscape:
     """Measure one plane around a run, titled by its method.
 
     Args:
@@ -49,16 +49,37 @@ def run_plane(run: LoadedRun, *, space: Any = "merged", examples: int = 50, **op
     )
 
 
-def planes(paths: Iterable[str | Path], *, steps: int = 15, **options: Any) -> list[Landscape]:
+def planes(
+    paths: Iterable[str | Path],
+    *,
+    steps: int = 15,
+    evaluation: Evaluation | None = None,
+    data: str | None = None,
+    model: str | None = None,
+    **options: Any,
+) -> list[Landscape]:
     """Measure one plane per run on the same seed's directions.
 
     Args:
         paths: runs' folders.
         steps: points per axis.
+        evaluation: how the losses are evaluated; by default as `plane` does, without a bar of each plane's points.
+        data: where the runs' data is now; None is where it was.
+        model: where the base model is now.
         **options: as in :func:`run_plane`.
+
+    Raises:
+        ValueError: as in :func:`run_plane`; the message names the run.
     """
-    bar = tqdm(list(paths), desc="planes", leave=False, delay=2)
-    return [run_plane(load_run(path), steps=steps, progress=False, **options) for path in bar]
+    how = Evaluation(progress=False) if evaluation is None else evaluation
+    found = []
+    for path in tqdm(list(paths), desc="planes", leave=False, delay=2):
+        try:
+            run = load_run(path, data=data, model=model)
+            found.append(run_plane(run, steps=steps, evaluation=how, **options))
+        except ValueError as error:
+            raise ValueError(f"run {str(path)!r}: {error}") from None
+    return found
 
 
 def interpolations(methods: Sequence[str], paths: Iterable[str | Path], *, examples: int = 60) -> list[Landscape]:
@@ -83,6 +104,11 @@ def interpolations(methods: Sequence[str], paths: Iterable[str | Path], *, examp
             raise ValueError(f"interpolation needs two runs of {method!r}, got {len(pair)}")
         ends = [parameter_space(r.model, "merged", names=adapted_weights(r.model, r.record)).center for r in pair]
         batch, title = training_batch(pair[0], examples=examples), METHODS[method].name
-        options: dict[str, Any] = {"space": "merged", "steps": 21, "title": title, "progress": False}
+        options: dict[str, Any] = {
+            "space": "merged",
+            "steps": 21,
+            "title": title,
+            "evaluation": Evaluation(progress=False),
+        }
         found.append(interpolate(pair[0].model, batch, start=ends[0], end=ends[1], **options))
     return found

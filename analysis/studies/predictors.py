@@ -17,6 +17,7 @@ import pandas as pd
 
 from analysis.measures import FAMILIES, families
 from analysis.records import frame_of, read_json
+from analysis.runs import find_runs
 from theory.bounds import from_update
 from theory.checks import check_choice
 from theory.methods import METHODS
@@ -44,7 +45,7 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[tuple[Path, dict[str,
     """Find every finished run under some folders.
 
     Args:
-        folders: folders that hold ``<key>/record.json``, at any depth, or such a run's own folder.
+        folders: each as in `analysis.runs.find_runs`.
 
     Returns:
         The finished runs, (folder, record), in the order of their keys, each key once; and the keys of the runs
@@ -57,13 +58,10 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[tuple[Path, dict[str,
     failed: set[str] = set()
     places = [Path(folder) for folder in folders]
     for folder in places:
-        if not folder.is_dir():
-            raise ValueError(f"no folder of runs at {str(folder)!r}")
-        for path in sorted(folder.rglob("record.json")):
-            record = read_json(path)
-            key = str(record.get("key", path.parent.name))
-            if record.get("status") == "done":
-                finished[key] = (path.parent, record)
+        for run in find_runs(folder, failed=True):
+            key = str(run.record.get("key", run.folder.name))
+            if run.done:
+                finished[key] = (run.folder, run.record)
             else:
                 failed.add(key)
     if not finished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def recount(path: str | Path, adapters: str | Path, *, task: str) -> pd.DataFram
     return pd.DataFrame(changed)
 
 
-def ranges_overlap(first: Any, second: Any, name: str) -> bool:
+def ranges_overlap(first: Mapping[str, Any] | pd.Series, second: Mapping[str, Any] | pd.Series, name: str) -> bool:
     """Say whether two counts agree: whether what rounding leaves open of one meets that of the other.
 
     Args:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from analysis.records import read_json
 from analysis.studies.published import generalization_error, performance
 from analysis.tasks import DATASETS
 from theory import bounds, layers
-from theory.layers import MODEL_NAMES
+from theory.layers import MODEL_NAMES, LayerShape
 from theory.methods import METHODS
 from theory.networks import errata, stress
 
 __all__ = [
     "beyond_frame",
     "errata_frame",
+    "methods_frame",
     "paper_pairs",
     "result",
     "table1_frame",
+    "trained_frame",
 ]
 
 ROBERTA_HEAD = (768 * 768 + 768) + (2 * 768 + 2)
@@ -79,6 +84,44 @@ def table1_frame(*, rank: int = 16, bits: float = 16, links: int = 3, sigma: flo
         ]
     ]
     return pd.DataFrame(rows)
+
+
+def methods_frame(shapes: Sequence[LayerShape], *, methods: Sequence[str], **options: Any) -> pd.DataFrame:
+    """Evaluate every bound for several methods before anything is trained.
+
+    Args:
+        shapes: of the adapted matrices.
+        methods: keys of methods.
+        **options: of ``theory.bounds.evaluate``.
+
+    Returns:
+        The columns of ``theory.bounds.bounds_frame`` after the method's key.
+
+    Raises:
+        ValueError: as ``theory.bounds.evaluate``.
+    """
+    frames = []
+    for key in methods:
+        frame = bounds.bounds_frame(bounds.evaluate(shapes, method=key, **options))
+        frame.insert(0, "method", key)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def trained_frame(path: str | Path, **options: Any) -> pd.DataFrame:
+    """Evaluate every bound for what a run really trained.
+
+    Args:
+        path: the run's ``record.json``.
+        **options: of ``theory.bounds.from_update``.
+
+    Raises:
+        ValueError: if the record is missing, corrupt or holds no updates, or as ``theory.bounds.from_update``.
+    """
+    record = read_json(path)
+    if not isinstance(record.get("updates"), list):
+        raise ValueError(f"record {str(path)!r} must hold a list under 'updates', as finished runs do")
+    return bounds.from_update(record["updates"], **options)
 
 
 def result(

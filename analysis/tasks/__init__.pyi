@@ -12,7 +12,6 @@ from .load import check_places as check_places
 from .load import load_model as load_model
 from .load import load_task as load_task
 from .load import task_names as task_names
-from .models import head_modules as head_modules
 from .presets import DATASETS as DATASETS
 from .presets import MODELS as MODELS
 from .presets import TINY_MODELS as TINY_MODELS

@@ -111,7 +111,7 @@ def digits_task(*, model: str | None, seed: int, options: DataOptions) -> Task:
 
 
 def _build(num_labels: int) -> ViTForImageClassification:
-    return ViTForImageClassification(ViTConfig(**PRETRAINING["architecture"], num_labels=num_labels))
+    return ViTForImageClassification(ViTConfig(**{**PRETRAINING["architecture"], "num_labels": num_labels}))
 
 
 def pretrain() -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-import torch
+from transformers import PreTrainedModel
 
 from analysis.tasks.digits import digits_model, digits_task
 from analysis.tasks.encode import encode_task
@@ -124,7 +124,7 @@ def _load_task(name: str, data: str | None, model: str | None, seed: int, option
     return encode_task(raw, name=name, model=model, seed=seed, options=options)
 
 
-def load_model(task: Task, *, model: str | Path | None = None, seed: int = 0) -> torch.nn.Module:
+def load_model(task: Task, *, model: str | Path | None = None, seed: int = 0) -> PreTrainedModel:
     """Load the task's base model with a new head drawn by ``seed``.
 
     Args:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    BaseImageProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_MULTIPLE_CHOICE_MAPPING
 
 from analysis.tasks.hub import hub_reachable
@@ -19,15 +26,12 @@ from analysis.tasks.redraw import redraw
 from analysis.tasks.tiny_models import tiny_model_folder
 
 __all__ = [
-    "head_modules",
     "load_image_processor",
     "load_pretrained",
     "load_tokenizer",
     "resolve_model",
     "supports_multiple_choice",
 ]
-
-_HEADS = ("pooler", "pre_classifier", "classifier", "score")
 
 
 @functools.lru_cache(maxsize=16)
@@ -84,7 +88,7 @@ def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_image_processor(spec: str) -> Any:
+def load_image_processor(spec: str) -> BaseImageProcessor:
     """Load the processor that resizes and normalises a model's images.
 
     Raises:
@@ -98,7 +102,7 @@ def supports_multiple_choice(spec: str) -> bool:
     return type(_from_pretrained(AutoConfig, spec)) in MODEL_FOR_MULTIPLE_CHOICE_MAPPING
 
 
-def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> torch.nn.Module:
+def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> PreTrainedModel:
     """Load a base model for a kind of task, its missing head drawn by ``seed``.
 
     Args:
@@ -141,7 +145,7 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> tor
         model.config.get_text_config().pad_token_id = load_tokenizer(spec).pad_token_id
     model.missing_keys = sorted(info["missing_keys"])
     redraw(model, [*model.missing_keys, *(str(key[0]) for key in info["mismatched_keys"])], seed=seed)
-    return model.eval()
+    return cast(PreTrainedModel, model.eval())
 
 
 def _sees_what_follows(config: Any) -> bool:
@@ -149,17 +153,3 @@ def _sees_what_follows(config: Any) -> bool:
     causal = getattr(config, "is_decoder", False) or getattr(config, "causal", False)
     # XLNet permutes: without a mask of its own it sees every token, and no masked-LM head gives it away.
     return config.model_type == "xlnet" or (config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not causal)
-
-
-def head_modules(model: torch.nn.Module, *, kind: Kind) -> list[str]:
-    """Return the names of the head's modules, trained in full beside every adapter.
-
-    A causal LM keeps its pretrained head frozen. BERT's pooler belongs to the head only where the
-    checkpoint has no weights for it.
-    """
-    if kind == "causal-lm":
-        return []
-    found = [name for name, _ in model.named_children() if name in _HEADS]
-    if any(".pooler." in key for key in getattr(model, "missing_keys", ())):
-        found.append("pooler")
-    return found

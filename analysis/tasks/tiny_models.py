@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from analysis.records import cache_folder, check_writable
+from analysis.records import cache_folder, check_writable, replacing
 from analysis.tasks.presets import TINY_MODELS
 from analysis.tasks.quiet import quiet_transformers
 from analysis.tasks.redraw import redraw
@@ -37,10 +34,10 @@ from analysis.tasks.redraw import redraw
 __all__ = ["check_tiny", "tiny_model_folder", "write_tiny_model"]
 
 _VERSION = 2
-_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 _VOCABULARY = 256 + len(_SPECIALS)
-_IDS = {"vocab_size": _VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_IDS: dict[str, Any] = {"vocab_size": _VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def _vit() -> PreTrainedModel:
@@ -48,12 +45,13 @@ def _vit() -> PreTrainedModel:
 
 
 def _deberta() -> PreTrainedModel:
+    buckets: dict[str, Any] = {"position_buckets": 16}
     config = DebertaV2Config(
         **_SIZES,
         **_IDS,
+        **buckets,
         relative_attention=True,
         pos_att_type=["p2c", "c2p"],
-        position_buckets=16,
         max_position_embeddings=256,
         type_vocab_size=0,
     )
@@ -153,12 +151,6 @@ def tiny_model_folder(name: str) -> Path:
     check_tiny(name)
     target = cache_folder() / f"tiny-{name}-{_VERSION}"
     if not target.is_dir():
-        parent = check_writable(cache_folder())
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".tiny-{name}-"))
-        write_tiny_model(name, temporary)
-        try:
-            os.replace(temporary, target)
-        except OSError:
-            # Another process was first.
-            shutil.rmtree(temporary, ignore_errors=True)
+        with replacing(target, keep=True) as new:
+            write_tiny_model(name, new)
     return target

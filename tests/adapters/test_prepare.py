@@ -14,6 +14,8 @@ TARGETS = {
     "bert": ("query", "value"),
     "deberta-v2": ("query_proj", "value_proj"),
 }
+HEADS = ("classifier.", "pooler.")
+SAVED = ".modules_to_save.default."
 families = pytest.mark.parametrize("family", TARGETS)
 methods = pytest.mark.parametrize("method", METHODS)
 
@@ -33,7 +35,7 @@ def targets(model, family):
 def test_exactly_the_methods_own_parameters_train(build, family, method):
     base = build(family)
     layers = targets(base, family)
-    heads = [n for n, _ in base.named_parameters() if n.startswith("classifier.")]
+    heads = [n for n, _ in base.named_parameters() if n.startswith(HEADS)]
     everything = {n for n, _ in base.named_parameters()}
     prepared = make(build, family, method)
     found = {n for n, p in prepared.model.named_parameters() if p.requires_grad}
@@ -45,13 +47,13 @@ def test_exactly_the_methods_own_parameters_train(build, family, method):
     kinds = {"both": (f"lora_A.default.{leaf}", f"lora_B.default.{leaf}"), "b": (f"lora_B.default.{leaf}",)}
     suffixes = ("beyond_column_B.default.weight",) if chosen.selects_columns else kinds[chosen.trains]
     expected = {f"base_model.model.{layer}.{suffix}" for layer in layers for suffix in suffixes}
-    expected |= {f"base_model.model.classifier.modules_to_save.default.{n.split('.', 1)[1]}" for n in heads}
+    expected |= {"base_model.model." + n.replace(".", ".modules_to_save.default.", 1) for n in heads}
     assert len(layers) == 2 * len(TARGETS[family])
     assert found == expected
     grouped = [p for group in prepared.optimizer_groups for p in group["params"]]
     assert len(grouped) == len({id(p) for p in grouped}) == len(expected)
     adapter = sum(
-        p.numel() for n, p in prepared.model.named_parameters() if p.requires_grad and ".classifier." not in n
+        p.numel() for n, p in prepared.model.named_parameters() if p.requires_grad and "modules_to_save" not in n
     )
     sizes = [
         (m.weight.shape if isinstance(m, nn.Linear) else m.weight.shape[::-1])
@@ -89,8 +91,8 @@ def test_gradients_equal_those_of_a_dense_float64_reference(build, inputs, famil
                 layer = reference.get_submodule(name)
                 layer.weight += delta.t() if isinstance(layer, Conv1D) else delta
             for name, p in model.named_parameters():
-                if ".classifier.modules_to_save." in name:
-                    state["classifier." + name.rsplit("default.", 1)[1]].copy_(p)
+                if SAVED in name:
+                    state[name.removeprefix("base_model.model.").replace(SAVED, ".")].copy_(p)
     loss, want = model(**batch).loss, reference(**batch).loss
     # float64: the two sum the same products in another order.
     torch.testing.assert_close(loss, want, rtol=1e-12, atol=1e-12)
@@ -104,8 +106,8 @@ def test_gradients_equal_those_of_a_dense_float64_reference(build, inputs, famil
         plain = name.removeprefix("base_model.model.")
         if method == "fft":
             expected = state[plain].grad
-        elif plain.startswith("classifier."):
-            expected = state["classifier." + plain.rsplit("default.", 1)[1]].grad
+        elif SAVED in plain:
+            expected = state[plain.replace(SAVED, ".")].grad
         else:
             expected = factor_gradient(model, reference, plain)
         if expected is None:

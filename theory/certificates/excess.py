@@ -51,7 +51,8 @@ def empirical_bernstein(
     n = array.shape[-1]
     budget = np.asarray(complexity, dtype=np.float64) + math.log(2 / check_probability("delta", delta))
     spread = np.sqrt(2 * array.var(axis=-1, ddof=1) * budget / n)
-    return array.mean(axis=-1) + spread + value_range * 7 * budget / (3 * (n - 1))
+    result: NDArray[np.float64] = array.mean(axis=-1) + spread + value_range * 7 * budget / (3 * (n - 1))
+    return result
 
 
 def excess_loss_bound(

@@ -29,7 +29,8 @@ def uniform_levels(num_levels: int, *, step_code: int) -> NDArray[np.float64]:
     """
     num_levels = check_integer("num_levels", num_levels, minimum=2)
     step_code = check_integer("step_code", step_code, minimum=0, maximum=STEP_CODES - 1)
-    return (np.arange(num_levels) - (num_levels - 1) / 2) * 2.0 ** ((step_code - 48) / 4)
+    result: NDArray[np.float64] = (np.arange(num_levels) - (num_levels - 1) / 2) * 2.0 ** ((step_code - 48) / 4)
+    return result
 
 
 def nearest(values: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:

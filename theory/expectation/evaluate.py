@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from numpy.typing import ArrayLike
 
@@ -16,6 +16,9 @@ from theory.layers import Layers
 from theory.methods import Method
 from theory.networks import Network
 from theory.records import Bound, UpdateRecord, bounds_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["evaluate", "from_update", "update_bounds"]
 
@@ -34,7 +37,7 @@ def from_update(
     num_examples: int,
     sigma: float = 0.5,
     **options: Any,
-) -> Any:
+) -> pd.DataFrame:
     """Tabulate every bound for what a run really trained; goes by the records, never by a method's name.
 
     Args:

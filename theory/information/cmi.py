@@ -99,7 +99,9 @@ def _interval(value: float, draws: NDArray[np.float64], confidence: float) -> tu
     return 2 * value - float(high), 2 * value - float(low)
 
 
-def _checked(losses: ArrayLike, masks: ArrayLike, levels: int | None) -> tuple[NDArray, NDArray[np.intp], float]:
+def _checked(
+    losses: ArrayLike, masks: ArrayLike, levels: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.intp], float]:
     values = np.asarray(losses, dtype=np.float64)
     bits = np.asarray(masks)
     if values.ndim != 3 or values.shape[2] != 2 or values.size == 0:
@@ -138,7 +140,7 @@ def _information(
 
 
 def _gap_bound(
-    quantity: str, value: float, *, train_risk: float, rows: int, magnitudes: NDArray, slack: float
+    quantity: str, value: float, *, train_risk: float, rows: int, magnitudes: NDArray[np.float64], slack: float
 ) -> float:
     if quantity == "cmi":
         result = bound_of.cmi(value, num_examples=rows)
@@ -252,7 +254,7 @@ def estimate(
 
 
 def _observed(
-    quantity: str, values: NDArray, predictions: ArrayLike | None, labels: ArrayLike | None
+    quantity: str, values: NDArray[np.float64], predictions: ArrayLike | None, labels: ArrayLike | None
 ) -> NDArray[np.intp]:
     """Return the symbol that stands against the bit, runs x rows; twice the rows for a single loss (both columns)."""
     if quantity == "f-cmi":

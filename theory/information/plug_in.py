@@ -48,10 +48,11 @@ def plug_in(counts: ArrayLike, *, correction: str = "none") -> NDArray[np.float6
     if correction == "miller-madow":
         cells = (left > 0).sum(-1) + (right > 0).sum(-1) - (joint > 0).sum((-1, -2)) - 1
         value = value + np.where(total > 0, cells / (2 * samples), 0.0)
-    return np.maximum(value, 0.0)
+    result: NDArray[np.float64] = np.maximum(value, 0.0)
+    return result
 
 
-def coded(symbols: NDArray) -> NDArray[np.intp]:
+def coded(symbols: NDArray[np.float64] | NDArray[np.intp]) -> NDArray[np.intp]:
     """Number the distinct vectors along the last axis, keeping the leading axes.
 
     >>> coded(np.array([[0.5, 0.0], [0.1, 1.0], [0.5, 0.0]])).tolist()

@@ -207,7 +207,8 @@ def _ratios(state: Array, ends: NDArray[np.int64], depth: int, width: int, activ
     difference = drawn.outputs(base=True, update=True) - drawn.outputs(base=True, update=False)
     with np.errstate(divide="ignore"):
         log_deviation = np.log(np.linalg.norm(difference, axis=2).max(axis=1))
-    return np.exp(log_deviation + math.log(2) - drawn.log_corrections()[:, 0])
+    result: Array = np.exp(log_deviation + math.log(2) - drawn.log_corrections()[:, 0])
+    return result
 
 
 def _draw(rng: np.random.Generator, batch: int, depth: int, points: int) -> _Batch:
@@ -224,4 +225,5 @@ def _draw(rng: np.random.Generator, batch: int, depth: int, points: int) -> _Bat
 
 def _gap(outputs: Array, targets: Array) -> Array:
     losses = np.linalg.norm(outputs - targets, axis=2)
-    return np.abs(losses.mean(axis=1) - losses[:, : max(1, losses.shape[1] // 3)].mean(axis=1))
+    result: Array = np.abs(losses.mean(axis=1) - losses[:, : max(1, losses.shape[1] // 3)].mean(axis=1))
+    return result

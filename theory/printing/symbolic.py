@@ -40,7 +40,7 @@ LAYER, FROM = sp.symbols("l s", integer=True)
 M, OUT, SUPPORT, A, D, Z, LIP = (sp.IndexedBase(name, positive=True) for name in ("m", "n", "S", *"adz", "lambda"))
 
 
-def phi_closed(branch: str = "update", *, depth: Any = DEPTH) -> sp.Expr:
+def phi_closed(branch: str = "update", *, depth: int | sp.Expr = DEPTH) -> sp.Expr:
     """Return theorem 1's correction term (arXiv:2606.13767, mended) in closed form.
 
     Args:
@@ -55,7 +55,7 @@ def phi_closed(branch: str = "update", *, depth: Any = DEPTH) -> sp.Expr:
     """
     kept = _kept(branch)
 
-    def products(first: Any) -> sp.Expr:
+    def products(first: int | sp.Expr) -> sp.Expr:
         both = sp.Product(LIP[LAYER] * (A[LAYER] + D[LAYER]), (LAYER, first, depth))
         return both - sp.Product(LIP[LAYER] * kept[LAYER], (LAYER, first, depth))
 
@@ -291,7 +291,7 @@ def typst(expr: sp.Basic) -> str:
     return print_typst(expr, symbol_names=names)
 
 
-class _LatexPrinter(LatexPrinter):
+class _LatexPrinter(LatexPrinter):  # type: ignore[misc]  # SymPy has no types
     def _print_Mul(self, expr: sp.Mul) -> str:
         if has_root(expr):
             return rf"\sqrt{{{self._print(expr**2)}}}"

@@ -14,13 +14,13 @@ __all__ = ["typst"]
 _GREEK = {"sigma", "Phi", "lambda", "delta", "alpha"}
 
 
-class _TypstPrinter(Printer):
+class _TypstPrinter(Printer):  # type: ignore[misc]  # SymPy has no types
     """Prints what the bounds of this project are made of; anything else raises."""
 
     printmethod = "_typst"
     _default_settings: ClassVar[dict[str, Any]] = {"symbol_names": {}}
 
-    def emptyPrinter(self, expr: Any) -> str:
+    def emptyPrinter(self, expr: object) -> str:
         raise TypeError(f"expression must be made of sums, products, roots and symbols, got {type(expr).__name__}")
 
     def _inside(self, expr: sp.Basic, level: int) -> str:
@@ -43,7 +43,8 @@ class _TypstPrinter(Printer):
     def _print_Add(self, expr: sp.Add) -> str:
         ordered = sorted(sp.Add.make_args(expr), key=lambda term: (term.could_extract_minus_sign(), term.is_number))
         first, *others = (self._print(term) for term in ordered)
-        return first + "".join(f" - {text[1:]}" if text.startswith("-") else f" + {text}" for text in others)
+        result: str = first + "".join(f" - {text[1:]}" if text.startswith("-") else f" + {text}" for text in others)
+        return result
 
     def _print_Mul(self, expr: sp.Mul) -> str:
         if expr.could_extract_minus_sign():

@@ -110,7 +110,8 @@ def _gibbs(total_losses: Array, inverse_temperature: float) -> Array:
         weights = (low < 1e-12).astype(np.float64)
     else:
         weights = np.exp(-inverse_temperature * low)
-    return weights / weights.sum(-1, keepdims=True)
+    result: Array = weights / weights.sum(-1, keepdims=True)
+    return result
 
 
 def _conditional(tables: Array, weights: Array) -> tuple[float, float]:
@@ -122,7 +123,7 @@ def _conditional(tables: Array, weights: Array) -> tuple[float, float]:
 
 def _checked_model(
     losses: ArrayLike, probabilities: ArrayLike, predictions: ArrayLike | None
-) -> tuple[Array, Array, NDArray]:
+) -> tuple[Array, Array, NDArray[np.intp]]:
     """Return losses, probabilities and predictions as arrays; the hypothesis itself where none are given."""
     table = check_matrix("losses", losses, shape=(None, None))
     pmf = check_matrix("probabilities", probabilities, shape=(table.shape[1],))
@@ -137,7 +138,7 @@ def _checked_model(
     return table, pmf, said
 
 
-def _by_symbol(row: Array, symbols: NDArray) -> Array:
+def _by_symbol(row: Array, symbols: NDArray[np.float64] | NDArray[np.intp]) -> Array:
     """Sum supersamples x hypotheses x U_0 over hypotheses that show the same symbol on row 0, per supersample."""
     flat = symbols.reshape(-1, symbols.shape[-1])
     codes = np.unique(flat, axis=0, return_inverse=True)[1].reshape(symbols.shape[:2])

@@ -77,7 +77,8 @@ class GaussianModel:
     @property
     def outputs(self) -> int:
         """Return p."""
-        return self.means.shape[1]
+        result: int = self.means.shape[1]
+        return result
 
     @property
     def covariance(self) -> Array:
@@ -101,7 +102,8 @@ class GaussianModel:
         solved = np.linalg.solve(self.covariance, self.estimator)
         share = self.label_std**2 * (self.estimator * solved).sum(0)
         with np.errstate(divide="ignore"):
-            return -self.outputs / 2 * np.log1p(-np.clip(share, 0.0, 1.0))
+            result: Array = -self.outputs / 2 * np.log1p(-np.clip(share, 0.0, 1.0))
+            return result
 
     def gap(self) -> float:
         r"""Return E[test loss - training loss] = (2 s^2 p / n) tr(U T): the covariance of a fit with its own target."""

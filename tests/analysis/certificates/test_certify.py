@@ -22,6 +22,7 @@ from analysis.certificates.verify import verify
 from analysis.commands.main import main
 from analysis.tasks import DataOptions, load_model, load_task
 from theory.certificates import STANDARD_GRID, decode_subspace, occam_bound
+from theory.heads import trained_heads
 from theory.kl import binary_kl
 
 CHOICE = {
@@ -70,12 +71,12 @@ def test_the_search_keeps_the_least_bound_and_lists_what_it_tried(certificate):
 
 
 def test_what_is_certified_is_the_decoded_model(certificate, task):
-    from analysis.tasks import evaluate, head_modules
+    from analysis.tasks import evaluate
 
     code = decode_subspace(base64.b64decode(certificate["code"]["base64"]), grid=STANDARD_GRID)
     assert code.choice == certificate["choice"]
     base = load_model(task, seed=code.choice["seed"])
-    subspace = reached_subspace(base, code.choice, heads=head_modules(base, kind=task.kind))
+    subspace = reached_subspace(base, code.choice, heads=trained_heads(base))
     subspace.write({group: part.values for group, part in code.groups.items()})
     assert int(evaluate(subspace.model, task, task.train).errors.sum()) == certificate["empirical"]["errors"]
 

@@ -122,7 +122,7 @@ def test_masks_of_a_grid_become_a_table_that_compare_joins(tmp_path: Path, capsy
         (["sweep", "--methods", "cla", "dora"], "unknown method 'dora'"),
         (["sweep", "--backend", "dask"], "needs its scheduler's address"),
         (["masks", "--rows", "1000"], "rows must lie in 2..100"),
-        (["collect", "/no/such/folder"], "holds no records"),
+        (["collect", "/no/such/folder"], "no folder of runs"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_two(words: list[str], message: str, tmp_path: Path, capsys):

@@ -11,12 +11,16 @@ from torch import nn
 from analysis.geometry import landscape
 from analysis.geometry.chebyshev import chebyshev_matrix, chebyshev_nodes, evaluate_chebyshev
 from analysis.geometry.landscape import Landscape
-from analysis.geometry.points import Evaluated
+from analysis.geometry.points import Evaluated, Evaluation
 from analysis.geometry.sharpness import expected_rise, mean_rise, worst_rise
 from analysis.geometry.spaces import parameter_space
 from analysis.plots import surfaces_page
 
-QUIET = {"progress": False}
+QUIET = {"evaluation": Evaluation(progress=False)}
+
+
+def walking(method, **options):
+    return {"evaluation": Evaluation(method=method, progress=False, **options)}
 
 
 class Quadratic(nn.Module):
@@ -90,8 +94,8 @@ def test_plane_of_a_quadratic_is_the_quadratic(quadratic):
 @pytest.mark.parametrize("method", ["serial", "vmap", "auto"])
 def test_every_walk_gives_the_same_plane_and_its_centre_is_the_models_loss(space, method):
     model, batch = adapted(), batch_of()
-    reference = landscape.plane(model, batch, space=space, steps=5, method="serial", **QUIET)
-    surface = landscape.plane(model, batch, space=space, steps=5, method=method, **QUIET)
+    reference = landscape.plane(model, batch, space=space, steps=5, **walking("serial"))
+    surface = landscape.plane(model, batch, space=space, steps=5, **walking(method))
     # float32 losses of order 1; vmap reorders sums
     np.testing.assert_allclose(surface.values, reference.values, rtol=0, atol=2e-6)
     loss = float(nn.functional.cross_entropy(model.eval()(batch[0]), batch[1]).detach())
@@ -192,16 +196,16 @@ def test_vmap_failure_falls_back_to_the_serial_walk_and_says_so():
     assert surface.method == "serial"
     assert "vmap failed" in surface.note
     with pytest.raises((RuntimeError, ValueError)):
-        landscape.plane(model, torch.ones(3, 4), loss=loss, space="full", steps=5, method="vmap", **QUIET)
+        landscape.plane(model, torch.ones(3, 4), loss=loss, space="full", steps=5, **walking("vmap"))
 
 
 def test_grid_chunks_on_joblib_workers_give_the_same_plane():
     from joblib import parallel_config
 
     model, batch = adapted(), batch_of()
-    here = landscape.plane(model, batch, steps=31, method="serial", **QUIET)  # enough points for threads to meet
+    here = landscape.plane(model, batch, steps=31, **walking("serial"))  # enough points for threads to meet
     with parallel_config(backend="threading", n_jobs=2), warnings.catch_warnings():
-        there = landscape.plane(model, batch, steps=31, method="serial", n_jobs=None, **QUIET)
+        there = landscape.plane(model, batch, steps=31, **walking("serial", n_jobs=None))
     np.testing.assert_allclose(there.values, here.values, atol=1e-6)
     assert "2 workers" in there.method
 
@@ -224,8 +228,8 @@ def test_transformers_attention_is_vectorised_exactly():
         "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]),
         "labels": torch.tensor([0, 1, 2]),
     }
-    fast = landscape.plane(model, batch, steps=5, method="vmap", **QUIET)
-    slow = landscape.plane(model, batch, steps=5, method="serial", **QUIET)
+    fast = landscape.plane(model, batch, steps=5, **walking("vmap"))
+    slow = landscape.plane(model, batch, steps=5, **walking("serial"))
     np.testing.assert_allclose(fast.values, slow.values, atol=2e-6)
     assert np.ptp(slow.values) > 1e-3
 
@@ -262,8 +266,8 @@ def test_chebyshev_nodes_interpolate_polynomials_exactly():
 
 def test_chebyshev_plane_is_within_its_stated_error_and_much_cheaper():
     model, batch = adapted(), batch_of()
-    dense = landscape.plane(model, batch, steps=25, radius=0.5, method="vmap", **QUIET)
-    sparse = landscape.plane(model, batch, steps=25, radius=0.5, method="chebyshev", **QUIET)
+    dense = landscape.plane(model, batch, steps=25, radius=0.5, **walking("vmap"))
+    sparse = landscape.plane(model, batch, steps=25, radius=0.5, **walking("chebyshev"))
     span = np.ptp(dense.values)
     assert sparse.method.startswith("chebyshev")
     assert sparse.evaluations < 625 / 4
@@ -335,6 +339,8 @@ def test_interpolation_has_both_adapters_losses_at_its_ends():
     losses = [float(nn.functional.cross_entropy(model(batch[0]), batch[1]).detach()) for model in (first, second)]
     assert line.values[1] == pytest.approx(losses[0], abs=1e-6)
     assert line.values[5] == pytest.approx(losses[1], abs=1e-6)
+    with pytest.raises(ValueError, match="'chebyshev' interpolates grids around 0"):
+        landscape.interpolate(first, batch, start=start, end=end, **walking("chebyshev"))
     with pytest.raises(ValueError, match="is zero"):
         landscape.interpolate(first, batch, start=start, end=start, **QUIET)
     with pytest.raises(ValueError, match="shape"):
@@ -350,7 +356,11 @@ def test_bad_grids_spaces_and_weights_are_refused_before_any_work():
     with pytest.raises(ValueError, match="unknown space 'weights'"):
         landscape.plane(model, batch, space="weights")
     with pytest.raises(ValueError, match="unknown method 'fast'"):
-        landscape.plane(model, batch, method="fast")
+        Evaluation(method="fast")
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+        Evaluation(chunk=0)
+    with pytest.raises(ValueError, match="tolerance must be positive, got nan"):
+        Evaluation(tolerance=float("nan"))
     with pytest.raises(ValueError, match="unknown directions 'hessian'"):
         landscape.plane(model, batch, directions="hessian")
     with pytest.raises(ValueError, match="no parameter 'nowhere'"):
@@ -452,4 +462,4 @@ def test_bad_radii_and_counts_of_sharpness_are_refused(quadratic):
     with pytest.raises(ValueError, match="centre of the full space is zero"):
         mean_rise(model, batch, loss=quadratic_loss, space="full")
     with pytest.raises(ValueError, match="no grid point"):
-        landscape.line(adapted(), batch_of(), steps=3, progress=False).rise(0.1)
+        landscape.line(adapted(), batch_of(), steps=3, **QUIET).rise(0.1)

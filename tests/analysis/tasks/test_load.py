@@ -15,6 +15,7 @@ from analysis.runs.settings import SETTINGS, get_settings
 from analysis.tasks.load import load_model, load_task, task_names
 from analysis.tasks.presets import DATASETS, MODELS, TINY_MODELS
 from analysis.tasks.task import DataOptions, carve
+from theory.heads import trained_heads
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache")
@@ -206,14 +207,12 @@ def test_multiple_choice_uses_its_head_or_letters_the_choices(tmp_path: Path, wr
 @pytest.mark.parametrize("name", TINY_MODELS)
 def test_every_architecture_of_the_paper_has_a_tiny_stand_in_that_every_method_can_adapt(name: str, trec_folder: Path):
     import adapters
-    from analysis.tasks.models import head_modules
 
     if name.startswith("vit"):
         pytest.skip("images: see the CIFAR test")
     task = load_task("trec", data=trec_folder, model=f"tiny:{name}")
     model = load_model(task)
-    heads = head_modules(model, kind=task.kind)
-    prepared = adapters.prepare(model, "cla", rank=2, modules_to_save=heads)
+    prepared = adapters.prepare(model, "cla", rank=2)
     loss = prepared.model(**task.collate(list(task.train[:2]))).loss
     loss.backward()
     trained = {n for n, p in prepared.model.named_parameters() if p.requires_grad and p.grad is not None}
@@ -222,12 +221,10 @@ def test_every_architecture_of_the_paper_has_a_tiny_stand_in_that_every_method_c
 
 
 def test_pooled_heads_are_trained_where_they_are_new_and_kept_where_they_are_not(trec_folder: Path):
-    from analysis.tasks.models import head_modules
-
     deberta = load_task("trec", data=trec_folder, model="tiny:deberta-v3-base")
     bert = load_task("trec", data=trec_folder, model="tiny:bert")
-    assert set(head_modules(load_model(deberta), kind=deberta.kind)) == {"pooler", "classifier"}
-    assert head_modules(load_model(bert), kind=bert.kind) == ["classifier"]
+    assert trained_heads(load_model(deberta)) == ("pooler", "classifier")
+    assert trained_heads(load_model(bert)) == ("classifier",)
 
 
 def test_presets_name_the_papers_fourteen_data_sets_and_ten_models():
