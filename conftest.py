@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+collect_ignore = ["tests/plugin"]  # a package outside: tests/project/test_plugin.py installs it and runs its tests
+
 _READ = ("BEYOND_LORA_CACHE", "HF_HUB_OFFLINE", "PROFILE", "RANK", "TQDM_DISABLE", "WORLD_SIZE")  # what the code reads
 
 

@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+FILE = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = FILE["project"]
 
 
 def _locked() -> dict[str, str]:
@@ -24,6 +25,7 @@ def _locked() -> dict[str, str]:
 def test_every_requirement_of_the_project_is_pinned_inside_its_range():
     locked = _locked()
     wanted = [
+        *FILE["build-system"]["requires"],
         *PROJECT["dependencies"],
         *PROJECT["optional-dependencies"]["dev"],
         *PROJECT["optional-dependencies"]["dask"],
@@ -35,6 +37,14 @@ def test_every_requirement_of_the_project_is_pinned_inside_its_range():
             continue
         assert name in locked, f"{name} is not in requirements.lock"
         assert requirement.specifier.contains(Version(locked[name])), f"{name} {locked[name]} is outside {text}"
+
+
+def test_the_version_comes_from_the_tags_and_from_a_fallback_where_there_are_none():
+    assert PROJECT["dynamic"] == ["version"]
+    released = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    fallback = Version(FILE["tool"]["setuptools_scm"]["fallback_version"])
+    assert fallback.is_devrelease
+    assert all(Version(version) < fallback for version in released)
 
 
 def test_torch_is_pinned_to_the_release_with_a_cpu_build():
