@@ -55,7 +55,7 @@ def comparison(folder):
     assert stated["wide/rise"] == families(["wide/rise"])["wide/rise"] == "sharpness"
     assert stated["bound/gauge-and-lengths"] == "bound"
     assert {row[0] for row in tables["differences/digits/cross_entropy"]["rows"]} == {"wide/rise"}
-    axes = agreement.agreement_forest(table, families=stated)
+    axes = agreement.plot_agreement(table, families=stated)
     assert "wide/rise" in [label.get_text() for label in axes.get_yticklabels()]
 
 

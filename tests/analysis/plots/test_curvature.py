@@ -38,7 +38,7 @@ def test_densities_stop_at_the_floor_and_carry_one_standard_error(words):
     said = words(ax)
     assert (said["scales"], said["legend"]) == (("linear", "log"), ["cLA", "mine"])
     assert (said["x"], said["y"]) == ("eigenvalue of the Hessian", "density")
-    high = densities({"a": density([4.0, 0.03, 0.05], [0, 0, 0])}, ax=figure()[1], floor=0.01)
+    high = plot_densities({"a": density([4.0, 0.03, 0.05], [0, 0, 0])}, ax=figure()[1], floor=0.01)
     assert np.isnan(high.get_lines()[0].get_ydata()).tolist() == [False, True, False]
     own = figure()[1]
     drawn = plot_densities({"a": density([1.0, 2e-6, 5e-7], [0, 0, 0])}, ax=own)
