@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install report test test-elsewhere test-oldest test-newest lint figures notebooks check-notebooks peers bench conformance site clean
+.PHONY: help install report test test-elsewhere test-oldest test-newest lint figures mutants notebooks check-notebooks peers bench conformance site clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,12 @@ bench: peers  ## benchmarks against peers; writes report/results/bench_*.json
 
 conformance: install  ## PEFT's own test classes against this project's tuner
 	$(PY) tests/conformance/run.py
+
+# An hour of one core at the lowest priority; ROOMS and MUTANTS narrow it: make mutants ROOMS=plots MUTANTS=40
+ROOMS ?=
+MUTANTS ?= 200
+mutants: install  ## mutation scores of the tests of statistics, plots and measures
+	nice -n 19 $(PY) tests/project/mutants.py $(ROOMS) --count $(MUTANTS)
 
 clean:  ## remove what was built (.venv and cached runs stay)
 	rm -rf build site report/generated report/report.pdf .pytest_cache .mypy_cache .ruff_cache

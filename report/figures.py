@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from analysis.geometry import Landscape
+from analysis.measures import families
 from analysis.plots import PAGE_WIDTH, figure, save
 from analysis.plots import agreement as agreement_plots
 from analysis.plots import bench as bench_plots
@@ -161,7 +162,7 @@ _FOREST = (
 def _forest(results: Results) -> Drawing:
     shown = [
         (task, loss)
-        for task in TASKS
+        for task in present_tasks(results)
         for loss in ("cross_entropy", "zero_one")
         if f"agreement/agreement/{task.key}/{loss}" in results["tables"]
         and (loss == "cross_entropy" or task.key == "digits")
@@ -170,19 +171,27 @@ def _forest(results: Results) -> Drawing:
         _table(results, f"agreement/agreement/{task.key}/{loss}").replace({"nan": float("nan")}).set_index("measure")
         for task, loss in shown
     ]
-    families = {name.split("/")[0] for name in _FOREST}
-    joined = {name: None for table in tables for name in table.index if name.split("/")[0] not in families}
+    stated = _families(results)
+    joined = {name: None for table in tables for name in table.index if stated[name] in ("information", "code")}
     measures = [*joined, *_FOREST]
     fig, axes = figure(
         PAGE_WIDTH, 0.9 + 0.1 * len(measures), columns=len(shown), sharex=True, sharey=True, squeeze=False
     )
     for ax, table, (task, loss) in zip(axes[0], tables, shown, strict=True):
-        agreement_plots.agreement_forest(table, measures=measures, ax=ax)
+        agreement_plots.agreement_forest(table, families=stated, measures=measures, ax=ax)
         ax.set_title(f"{task.title}\n{'cross-entropy' if loss == 'cross_entropy' else '0-1 loss'}", fontsize=7.5)
         ax.set_xlabel("$\\tau_b$ with $G(W)$")
     axes[0, 0].set_yticklabels(_measure_name(name) for name in reversed(measures))
     _one_legend(fig, axes[0, 0], ncols=5)
     return fig
+
+
+def _families(results: Results) -> dict[str, str]:
+    """The family of every measure: as the comparison recorded it, or as the registry states it (files of 0.1)."""
+    tables = results["tables"]
+    compared = [table["rows"] for key, table in tables.items() if key.startswith("agreement/agreement/")]
+    written = dict(tables["agreement/families"]["rows"]) if "agreement/families" in tables else {}
+    return families([*_FOREST, *(row[0] for rows in compared for row in rows)]) | written
 
 
 def _measure_name(measure: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.tasks import DATASETS
 from theory.methods import METHODS
 
 __all__ = ["LINKS", "PUBLISHED_MODEL", "RANK", "TASKS", "Task", "means", "methods_table", "present_tasks"]
@@ -49,11 +50,14 @@ TASKS = (
     Task("trec50", "TREC-50", score="TREC-50", error="TREC50"),
     Task("mrpc", "MRPC", score="MRPC", error="MRPC"),
 )
+"""Ours, in the order in which they are shown; other data sets of the registry come after them."""
 
 
 def present_tasks(results: dict[str, dict[str, Any]]) -> list[Task]:
-    """The tasks whose result files are there, in the order of ``TASKS``."""
-    return [task for task in TASKS if f"{task.key}/means" in results["tables"]]
+    """The tasks whose result files are there: those of ``TASKS`` in their order, then other registered data sets."""
+    ours = {task.key for task in TASKS}
+    others = [Task(name, dataset.title) for name, dataset in DATASETS.items() if name not in ours]
+    return [task for task in (*TASKS, *others) if f"{task.key}/means" in results["tables"]]
 
 
 def means(
@@ -96,7 +100,7 @@ def _interval(row: pd.Series, name: str, *, scale: float, digits: int) -> str:
 
 
 def methods_table(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Eleven methods on every task at rank sixteen, beside the rows that the paper printed.
+    """Every method on every task at rank sixteen, beside the rows that the paper printed.
 
     Args:
         results: as ``build.load_results`` returns them.

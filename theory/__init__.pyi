@@ -1,5 +1,6 @@
 from . import bounds as bounds
 from . import certificates as certificates
+from . import checks as checks
 from . import layers as layers
 from .methods import METHODS as METHODS
 from .methods import Family as Family

@@ -12,7 +12,7 @@ import numpy as np
 from analysis.certificates.fingerprints import example_digest, model_fingerprint
 from analysis.certificates.short_code import reached_subspace
 from analysis.certificates.subspace import Subspace
-from analysis.tasks import Task, evaluate, load_model
+from analysis.tasks import CLASSIFICATION, Task, evaluate, load_model
 from theory.certificates import (
     STANDARD_GRID,
     Grid,
@@ -72,7 +72,7 @@ def separate_heldout(task: Task, *, overlap: Literal["error", "drop-train", "dro
 
 def check_task(task: Task) -> None:
     """Refuse a task that is no classification or has fewer than two examples in a split."""
-    if not task.kind.endswith("classification"):
+    if task.kind not in CLASSIFICATION:
         raise ValueError(f"certificates are for classification, got task {task.name!r} of kind {task.kind!r}")
     check_integer("number of training examples", len(task.train), minimum=2)
     check_integer("number of held-out examples", len(task.heldout), minimum=2)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
+
+from analysis import benchmarks, records
 
 HELP = "benchmarks: bounds, adapters, landscape, curvature, spectra against peers; streaming of 8B numbers; sweeps"
 TOPICS = ("bounds", "adapters", "landscape", "curvature", "spectra", "streaming", "sweep")
@@ -34,30 +34,15 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError(f"--repeats must be at least 1, got {args.repeats}")
     if args.topics != ["adapters"] and (args.gpu or args.method_comparison):
         raise ValueError("--gpu and --method-comparison belong to the topic adapters alone")
-    present = [topic for topic in TOPICS if find_spec(f"analysis.benchmarks.{topic}")]
-    topics = present if "all" in args.topics else list(dict.fromkeys(args.topics))
-    missing = [topic for topic in topics if topic not in present]
-    if missing:
-        raise ValueError(f"there is no benchmark named {', '.join(missing)}; accepted: {', '.join(present)}")
+    topics = TOPICS if "all" in args.topics else list(dict.fromkeys(args.topics))
     for topic in topics:
         name = f"bench_{topic}_gpu.json" if args.gpu else f"bench_{topic}.json"
         path = None if args.quick else args.results / name
         extra = {"gpu": args.gpu, "export": args.method_comparison} if topic == "adapters" else {}
-        module = import_module(f"analysis.benchmarks.{topic}")
-        found = module.run(results=path, quick=args.quick, repeats=args.repeats, **extra)
-        _print(topic, found)
+        found = getattr(benchmarks, topic).run(results=path, quick=args.quick, repeats=args.repeats, **extra)
+        shown = next(name for name in ("steps", "measured", "timings") if name in found["tables"])
+        frame = records.frame_of(found["tables"][shown])
+        print(f"\n{topic}\n{frame.to_string(index=False, float_format='{:.4g}'.format)}")
         if path is not None:
             print(f"written: {path}")
     return 0
-
-
-def _print(topic: str, found: object) -> None:
-    """Print the table of timings."""
-    import pandas as pd
-
-    tables = found.get("tables", {}) if isinstance(found, dict) else {}
-    for name in ("steps", "measured", "timings"):
-        if name in tables:
-            frame = pd.DataFrame(tables[name]["rows"], columns=tables[name]["columns"])
-            print(f"\n{topic}\n{frame.to_string(index=False, float_format=lambda value: f'{value:.4g}')}")
-            return

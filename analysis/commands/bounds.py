@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import theory
-from analysis import records, studies
+from analysis import records, studies, tasks
 from theory.defaults import RANK
 
 HELP = "evaluate every generalization bound, before training or from what a run really trained"
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's arguments."""
     what = parser.add_argument_group("what is trained")
     what.add_argument("--model", default="roberta-base", help="one of the paper's ten models (default: %(default)s)")
-    what.add_argument("--method", default="all", help="one of the eleven methods, or all (default: %(default)s)")
+    what.add_argument("--method", default="all", help="one of the methods, or all (default: %(default)s)")
     what.add_argument("--rank", type=int, default=RANK, help="r (default: %(default)s)")
     what.add_argument("--bits", type=float, default=16, help="q, bits per stored number (default: %(default)s)")
     what.add_argument("--links", type=int, default=3, help="k, links of a chain (default: %(default)s)")
@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--head", type=int, default=0, metavar="N", help="numbers trained outside (default: %(default)s)")
     what.add_argument("--record", type=Path, metavar="JSON", help="a run's record.json: bound what it trained instead")
     how = parser.add_argument_group("the loss and the sample")
-    how.add_argument("--n", type=int, default=3668, help="size of the fine-tuning sample (default: %(default)s, MRPC)")
+    how.add_argument("--n", type=int, help="size of the fine-tuning sample (default: the data set's)")
+    how.add_argument(
+        "--data-set", default="mrpc", choices=tuple(tasks.DATASETS), metavar="NAME",
+        help=f"its published training split is the sample: {', '.join(tasks.DATASETS)} (default: %(default)s)",
+    )  # fmt: skip
     how.add_argument("--sigma", type=float, default=0.5, help="sub-Gaussian parameter (default: %(default)s)")
     how.add_argument("--loss-range", type=float, help="length of the loss's interval (default: 2 sigma)")
     how.add_argument("--loss-change", type=float, metavar="D", help="a-priori cap of |loss(W) - loss(W0)|")
@@ -42,12 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
+    args.n = tasks.DATASETS[args.data_set].num_train if args.n is None else args.n
     if args.latex or args.typst:
         print(theory.symbolic.table1_latex() if args.latex else theory.symbolic.table1_typst(), end="")
         return 0
     if args.results is not None:
         return _write_results(args)
-    frame = _record_frame(args) if args.record is not None else _plan_frame(args)
+    frame = _frame(args)
     shown = frame[["method", "bound", "value", "bits", "vacuous"]] if "method" in frame else frame.iloc[:, :9]
     print(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     print(f"n = {args.n}, sigma = {args.sigma:g}; in expectation over the sample; vacuous: not below the loss's range")
@@ -60,51 +65,31 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plan_frame(args: argparse.Namespace) -> Any:
-    import pandas as pd
-
-    keys = list(theory.METHODS) if args.method == "all" else [theory.get_method(args.method).key]
-    targets = args.target_modules
-    if targets is not None and targets != "all-linear" and all(part.isidentifier() for part in targets.split(",")):
-        targets = targets.split(",")
-    shapes = theory.layers.for_model(args.model, target_modules=targets)
-    frames = []
-    for key in keys:
-        found = theory.bounds.evaluate(
-            shapes,
-            method=key,
-            num_examples=args.n,
-            rank=args.rank,
-            bits=args.bits,
-            links=args.links,
-            head_numbers=args.head,
-            **_common(args),
-        )
-        frame = theory.bounds.bounds_frame(found)
-        frame.insert(0, "method", key)
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
-
-
-def _record_frame(args: argparse.Namespace) -> Any:
-
-    record = records.read_json(args.record)
-    if not isinstance(record.get("updates"), list):
-        raise ValueError(f"record {str(args.record)!r} must hold a list under 'updates', as finished runs do")
-    return theory.bounds.from_update(record["updates"], num_examples=args.n, **_common(args))
-
-
-def _common(args: argparse.Namespace) -> dict[str, Any]:
-    return {
+def _frame(args: argparse.Namespace) -> Any:
+    common: dict[str, Any] = {
+        "num_examples": args.n,
         "sigma": args.sigma,
         "loss_range": args.loss_range,
         "loss_change": args.loss_change,
         "num_choices": args.choices,
     }
+    if args.record is not None:
+        return studies.table1.trained_frame(args.record, **common)
+    targets = args.target_modules
+    if targets is not None and targets != "all-linear" and all(part.isidentifier() for part in targets.split(",")):
+        targets = targets.split(",")
+    return studies.table1.methods_frame(
+        theory.layers.for_model(args.model, target_modules=targets),
+        methods=theory.method_keys() if args.method == "all" else [theory.get_method(args.method).key],
+        rank=args.rank,
+        bits=args.bits,
+        links=args.links,
+        head_numbers=args.head,
+        **common,
+    )
 
 
 def _write_results(args: argparse.Namespace) -> int:
-
     found = studies.table1.result(rank=args.rank, bits=args.bits, links=args.links)
     name = args.results.name if args.results.is_absolute() else args.results.as_posix()
     command = f"python -m analysis bounds --rank {args.rank} --bits {args.bits:g} --links {args.links} --results {name}"

@@ -19,8 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Collect, write, and print the table."""
-    import pandas as pd
-
     files = sorted(Path(args.folder).glob("*.json"))
     if not files:
         raise ValueError(f"folder {args.folder!r} holds no certificate (*.json)")
@@ -28,7 +26,6 @@ def main(args: argparse.Namespace) -> int:
     command = f"python -m analysis certificates --folder {folder} --output {output}"
     path = certificates.write_certificate_results(files, args.output, experiments=args.experiments, command=command)
     for name, table in records.read_json(path)["tables"].items():
-        frame = pd.DataFrame(table["rows"], columns=table["columns"])
-        print(f"{name}\n{frame.to_string(index=False, float_format='{:.4f}'.format)}\n")
+        print(f"{name}\n{records.frame_of(table).to_string(index=False, float_format='{:.4f}'.format)}\n")
     print(f"written to {path}")
     return 0

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import theory
 from analysis import certificates, records, tasks
-from theory.checks import check_probability
 
 HELP = "fine-tune through a short code and certify the result: a bound on its error for this one run"
 
@@ -77,7 +77,7 @@ def task_of(args: argparse.Namespace):
 
 def main(args: argparse.Namespace) -> int:
     """Certify, print the table and write the record."""
-    check_probability("delta", args.delta)
+    theory.checks.check_probability("delta", args.delta)
     options = certificates.TrainingOptions(
         epochs=args.epochs,
         quantized_epochs=args.quantized_epochs,
@@ -125,5 +125,4 @@ def _given(args: argparse.Namespace, add: Callable[[argparse.ArgumentParser], No
 
 
 def _parent(path: str):
-
     return Path(path).parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis import geometry, measures, plots, records, runs
+from analysis import measures, plots, records
 
 HELP = "top Hessian eigenvalues with residuals, trace with standard error, spectral density of finished runs"
 
@@ -30,44 +30,29 @@ def main(args: argparse.Namespace) -> int:
     """Measure and print one line per run."""
     if args.figure is not None and not args.density:
         raise ValueError("--figure draws densities; give --density STEPS")
-    build = geometry.hessian if args.matrix == "hessian" else geometry.gauss_newton
-    rows, drawn = [], {}
-    for path in args.runs:
-        run = runs.load_run(path, data=args.data, model=args.model)
-        names = measures.adapted_weights(run.model, run.record) if args.space != "full" else None
-        operator = build(run.model, measures.training_batch(run, examples=args.examples), space=args.space, names=names)
-        top = geometry.top_eigenvalues(operator, count=args.count, seed=args.seed)
-        trace = geometry.hutchinson(operator, probes=args.probes, seed=args.seed)
-        config = run.record["config"]
-        label = config["method"] if config["method"] not in drawn else f"{config['method']}, {run.record['key'][:6]}"
-        if args.density:
-            drawn[label] = geometry.spectral_density(operator, steps=args.density, seed=args.seed)
-        values = ", ".join(f"{v:.5g} (±{r:.1g})" for v, r in zip(top.values, top.residuals, strict=True))
-        print(f"{label} seed {config['seed']}: top {values}; trace {trace.value:.4g} ± {trace.standard_error:.2g}")
-        rows += [
-            [
-                run.record["key"],
-                config["method"],
-                config["seed"],
-                k + 1,
-                value,
-                residual,
-                trace.value,
-                trace.standard_error,
-            ]
-            for k, (value, residual) in enumerate(zip(top.values, top.residuals, strict=True))
-        ]
+    found = []
+    for one in measures.curvature_of_runs(
+        args.runs,
+        matrix=args.matrix,
+        space=args.space,
+        count=args.count,
+        probes=args.probes,
+        density_steps=args.density,
+        examples=args.examples,
+        seed=args.seed,
+        data=args.data,
+        model=args.model,
+    ):
+        values = ", ".join(f"{v:.5g} (±{r:.1g})" for v, r in zip(one.top.values, one.top.residuals, strict=True))
+        trace = f"{one.trace.value:.4g} ± {one.trace.standard_error:.2g}"
+        print(f"{one.label} seed {one.seed}: top {values}; trace {trace}", flush=True)
+        found.append(one)
     if args.figure is not None:
         fig, ax = plots.figure()
-        plots.densities(drawn, ax=ax)
+        plots.densities({one.label: one.density for one in found if one.density is not None}, ax=ax)
         print(f"written: {plots.save(fig, args.figure)}")
     if args.out is not None:
-        columns = ["run", "method", "seed", "index", "eigenvalue", "residual", "trace", "trace_error"]
-        series = {
-            label: {"grid": item.grid, "density": item.density, "standard_error": item.standard_error}
-            for label, item in drawn.items()
-        }
         record = records.provenance(f"python -m analysis curvature RUN ... --space {args.space}", [args.seed])
-        tables = {"eigenvalues": {"columns": columns, "rows": rows}}
-        print(f"written: {records.write_result(args.out, provenance=record, tables=tables, series=series)}")
+        tables = measures.curvature_tables(found)
+        print(f"written: {records.write_result(args.out, provenance=record, **tables)}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis import geometry, plots, records, runs, studies
+from analysis import geometry, plots, records, studies
 
 HELP = "loss planes of finished runs: random or PCA directions, adapter space or merged weights"
 
@@ -29,46 +29,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Measure, write and print one line per run."""
+    """Measure, print one line per run, and write all of them or none."""
     if args.examples < 1:
         raise ValueError(f"--examples must be at least 1, got {args.examples}")
     folder = records.check_writable(args.out)
-    found = []
-    for path in args.runs:
-        try:
-            key, seed, surface = _measure(path, args)
-        except ValueError as error:
-            raise ValueError(f"run {str(path)!r}: {error}") from None
-        rise = surface.rise()
-        print(
-            f"{surface.title} seed {seed}: loss {surface.center_loss:.4g}, within {rise['radius']:.3g}: "
-            f"worst rise {rise['worst']:.4g}, mean rise {rise['mean']:.4g} ({surface.evaluations} points, "
-            f"{surface.method}{'; ' + surface.note if surface.note else ''})"
-        )
-        found.append((key, surface))
-    for key, surface in found:  # all of them or none
-        surface.save(folder / f"plane-{key}")
-    drawn = [surface for _, surface in found]
-    plots.save(plots.contours(drawn)[0].figure, folder / "planes.pdf")
-    records.atomic_write_text(folder / "planes.html", plots.surfaces_page(drawn))
-    print(f"written: {folder / 'planes.pdf'}, {folder / 'planes.html'}")
-    return 0
-
-
-def _measure(path: Path, args: argparse.Namespace):
-    """Return a run's key, its seed and its plane."""
-    run = runs.load_run(path, data=args.data, model=args.model)
-    surface = studies.run_plane(
-        run,
+    how = geometry.Evaluation(method=args.method, tolerance=args.tolerance, n_jobs=args.jobs, progress=not args.quiet)
+    found = studies.planes(
+        args.runs,
+        steps=args.steps,
+        evaluation=how,
+        data=args.data,
+        model=args.model,
         space=args.space,
         examples=args.examples,
         directions=args.directions,
         normalization=args.normalization,
-        steps=args.steps,
         radius=args.radius,
         seed=args.seed,
-        evaluation=geometry.Evaluation(
-            method=args.method, tolerance=args.tolerance, n_jobs=args.jobs, progress=not args.quiet
-        ),
     )
-    return run.record["key"], run.record["config"]["seed"], surface
+    for path, surface in zip(args.runs, found, strict=True):
+        record, rise = records.read_json(path / "record.json"), surface.rise()
+        note = f"; {surface.note}" if surface.note else ""
+        print(
+            f"{surface.title} seed {record['config']['seed']}: loss {surface.center_loss:.4g}, "
+            f"within {rise['radius']:.3g}: worst rise {rise['worst']:.4g}, mean rise {rise['mean']:.4g} "
+            f"({surface.evaluations} points, {surface.method}{note})"
+        )
+        surface.save(folder / f"plane-{record['key']}")
+    plots.save(plots.contours(found)[0].figure, folder / "planes.pdf")
+    records.atomic_write_text(folder / "planes.html", plots.surfaces_page(found))
+    print(f"written: {folder / 'planes.pdf'}, {folder / 'planes.html'}")
+    return 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from analysis import records, runs, studies, tasks
+from analysis import records, runs, studies
 from analysis.commands.options import add_method_axes, add_run_options, run_values
 
 HELP = "train on random halves of an n x 2 supersample and estimate the CMI family of bounds from the losses"
@@ -51,40 +52,40 @@ def main(args: argparse.Namespace) -> int:
     configurations = runs.method_cells(base, methods=args.methods, ranks=args.ranks, links=args.links)
     if args.output and len(configurations) > 1:
         raise ValueError(f"--output holds the arrays of one configuration, got {len(configurations)}; name one method")
-    config = runs.RunConfig.from_mapping(configurations[0])
-    options = config.resolve().options
-    task = tasks.load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=options)
-    if not 2 <= args.rows <= len(task.train) // 2:
-        raise ValueError(f"rows must lie in 2..{len(task.train) // 2} for this task, got {args.rows}")
-    for values in configurations:
-        runs.check_links(runs.RunConfig.from_mapping(values).resolve(), args.rows)
-    if (args.table or args.results) and (task.kind == "regression" or args.masks * args.supersamples < 2):
-        raise ValueError("estimates need a task with 0-1 loss and at least two masks")
-    groups = [
-        runs.mask_cells(values, rows=args.rows, masks=args.masks, supersamples=args.supersamples)
-        for values in configurations
-    ]
-    report = runs.sweep(
-        [cell for cells in groups for cell in cells],
-        runs.mask_cell,
+    groups = runs.mask_grid(
+        configurations,
+        rows=args.rows,
+        masks=args.masks,
+        supersamples=args.supersamples,
+        estimated=bool(args.table or args.results),
+    )
+    arrays = runs.sweep_masks(
+        groups,
         folder=args.folder,
-        key=runs.mask_key,
         backend=args.backend,
         workers=args.workers,
         scheduler=args.scheduler,
         progress=not args.quiet,
     )
-    if report.failed:
-        raise records.RunFailure(
-            f"{len(report.failed)} of {report.total} runs failed; see {args.folder}/{report.failed[0]}"
-        )
-    arrays = [runs.collect_masks(cells, folder=args.folder) for cells in groups]
     if args.output:
         print(f"wrote {runs.write_masks(arrays[0], args.output)}")
-    if args.masks * args.supersamples < 2 or task.kind == "regression":
+    if not studies.estimable(arrays):
         return 0
     estimates = studies.information_frame(configurations, arrays)
-    print(f"0-1 loss, {args.masks * args.supersamples} runs of n = {args.rows} each; bounds on the gap, in [0, 1];")
+    _print(estimates, rows=args.rows, count=args.masks * args.supersamples)
+    if args.table:
+        print(f"wrote {records.atomic_write_text(args.table, studies.joinable(estimates).to_csv(index=False))}")
+    if args.results:
+        made = records.provenance(_command(args, base), [args.seed])
+        found = studies.information_result(
+            estimates, configurations=len(configurations), rows=args.rows, masks=args.masks
+        )
+        print(f"wrote {records.write_result(args.results, provenance=made, **found)}")
+    return 0
+
+
+def _print(estimates: Any, *, rows: int, count: int) -> None:
+    print(f"0-1 loss, {count} runs of n = {rows} each; bounds on the gap, in [0, 1];")
     print("[interval]; null: what zero information reads as")
     for row in estimates.itertuples():
         print(
@@ -92,14 +93,3 @@ def main(args: argparse.Namespace) -> int:
             f"[{row.bound_low:.4f}, {row.bound_high:.4f}] null {row.bound_null:.4f}  "
             f"gap {row.gap:.4f} [{row.gap_low:.4f}, {row.gap_high:.4f}]"
         )
-    if args.table:
-        print(f"wrote {records.atomic_write_text(args.table, studies.joinable(estimates).to_csv(index=False))}")
-    if args.results:
-        made = records.provenance(_command(args, base), [args.seed])
-        table = {"columns": list(estimates.columns), "rows": estimates.to_numpy().tolist()}
-        counts = {"configurations": len(configurations), "rows": args.rows, "masks": args.masks}
-        values = {**counts, **studies.looseness(estimates)}
-        print(
-            f"wrote {records.write_result(args.results, provenance=made, values=values, tables={'estimates': table})}"
-        )
-    return 0

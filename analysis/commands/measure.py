@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="where the base model is now (default: where it was)")
     parser.add_argument("--examples", type=int, help="training examples of sharpness, half of curvature (default: 200)")
     parser.add_argument(
-        "--kinds", nargs="+", default=["geometry", "best", "code"],
-        help="which measures to take (default: geometry best code; code takes longest where training sets are large)",
+        "--kinds", nargs="+", metavar="KIND",
+        help=f"which to take (default: all of {', '.join(measures.instruments())}; code takes longest)",
     )  # fmt: skip
     parser.add_argument("--again", action="store_true", help="measure again what was measured with these settings")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import theory
@@ -18,67 +18,82 @@ _KINDS = ("image-classification", "text-classification", "multiple-choice", "reg
 
 def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = ()) -> None:
     """Add the options of a run but those in ``swept``, which the caller adds as lists."""
+    groups = {
+        "data and model": _add_data,
+        "method": _add_method,
+        "training": _add_training,
+        "what is kept": _add_kept,
+    }
+    for title, fill in groups.items():
+        group = parser.add_argument_group(title)
 
-    def add(group: argparse._ArgumentGroup, flag: str, **kwargs: Any) -> None:
-        if flag.removeprefix("--").replace("-", "_") not in swept:
-            group.add_argument(flag, **kwargs)
+        def add(flag: str, *, group: argparse._ArgumentGroup = group, **kwargs: Any) -> None:
+            if flag.removeprefix("--").replace("-", "_") not in swept:
+                group.add_argument(flag, **kwargs)
 
-    data = parser.add_argument_group("data and model")
-    add(data, "--task", default="digits", help=_task_help())
-    add(data, "--data", help="a preset's folder in its publisher's format; for custom a file, folder or hub id")
-    add(data, "--model", help=_model_help())
-    add(data, "--model-name", help="the model's name in records and tables")
-    add(data, "--num-train", type=int, help="training examples kept, drawn by seed")
-    add(data, "--num-heldout", type=int, help="held-out examples kept, drawn by seed")
-    add(data, "--max-length", type=int, help="tokens per example")
-    add(data, "--kind", choices=_KINDS, help="kind of a custom task")
-    add(data, "--text", help="column of the text (of the images, for images)")
-    add(data, "--text-pair", help="column of the second text")
-    add(data, "--label", help="column of the label (of the target text, for causal-lm)")
-    add(data, "--choices", nargs="+", help="columns of the choices (multiple-choice)")
-    add(data, "--encoding", default="utf-8", help="encoding of local text files (default: utf-8)")
-    add(data, "--heldout-share", type=float, default=0.2, help="held-out share where there is no split (default: 0.2)")
+        fill(add)
+
+
+def _add_data(add: Callable[..., None]) -> None:
+    add("--task", default="digits", help=_task_help())
+    add("--data", help="a preset's folder in its publisher's format; for custom a file, folder or hub id")
+    add("--model", help=_model_help())
+    add("--model-name", help="the model's name in records and tables")
+    add("--num-train", type=int, help="training examples kept, drawn by seed")
+    add("--num-heldout", type=int, help="held-out examples kept, drawn by seed")
+    add("--max-length", type=int, help="tokens per example")
+    add("--kind", choices=_KINDS, help="kind of a custom task")
+    add("--text", help="column of the text (of the images, for images)")
+    add("--text-pair", help="column of the second text")
+    add("--label", help="column of the label (of the target text, for causal-lm)")
+    add("--choices", nargs="+", help="columns of the choices (multiple-choice)")
+    add("--encoding", default="utf-8", help="encoding of local text files (default: utf-8)")
+    add("--heldout-share", type=float, default=0.2, help="held-out share where there is no split (default: 0.2)")
     add(
-        data,
         "--label-range",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="range of a regression's label (default: that of the training split)",
     )
-    method = parser.add_argument_group("method")
-    add(method, "--method", default=METHOD, help=_method_help())
-    add(method, "--rank", type=int, default=RANK, help="rank r, or columns per link (default: %(default)s)")
-    add(method, "--alpha", type=float, help="updates are scaled by alpha/rank (default: 2 rank)")
-    add(method, "--links", type=int, help="chain length (default: the settings' for chained methods)")
-    add(method, "--lr-ratio", type=float, help="lr_B / lr_A (default: 16 for lora+)")
-    add(method, "--target-modules", nargs="+", help="adapted modules (default: query and value)")
+
+
+def _add_method(add: Callable[..., None]) -> None:
+    add("--method", default=METHOD, help=_method_help())
+    add("--rank", type=int, default=RANK, help="rank r, or columns per link (default: %(default)s)")
+    add("--alpha", type=float, help="updates are scaled by alpha/rank (default: 2 rank)")
+    add("--links", type=int, help="chain length (default: the settings' for chained methods)")
+    add("--lr-ratio", type=float, help="lr_B / lr_A (default: 16 for lora+)")
+    add("--target-modules", nargs="+", help="adapted modules (default: query and value)")
     add(
-        method,
         "--chain-schedule",
         default="run",
         choices=("run", "link"),
         help="one learning-rate schedule or one per link",
     )
-    training = parser.add_argument_group("training")
+
+
+def _add_training(add: Callable[..., None]) -> None:
     known = "the paper's (roberta, vit, gpt2, deberta, ...) or this project's (digits, text, pairs)"
-    add(training, "--settings", default="auto", help=f"training settings by family: {known}")
-    add(training, "--epochs", type=float, help="passes over the training examples (default: the settings')")
-    add(training, "--batch-size", type=int, help="examples per step and process")
-    add(training, "--learning-rate", type=float, help="of the adapter")
-    add(training, "--head-learning-rate", type=float, help="of the new head (default: the adapter's)")
-    add(training, "--weight-decay", type=float, help="AdamW's, of matrices")
-    add(training, "--lr-scheduler", choices=("linear", "cosine", "constant", "constant_with_warmup"), help="schedule")
-    add(training, "--warmup", type=float, help="share of the steps spent warming up")
-    add(training, "--max-grad-norm", type=float, default=1.0, help="gradient clipping (default: 1)")
-    add(training, "--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="autocast; weights stay fp32")
-    add(training, "--gradient-checkpointing", action="store_true", help="recompute activations in the backward pass")
-    add(training, "--select", default="last", choices=("last", "best"), help="best: on a split carved from train")
-    add(training, "--selection-share", type=float, default=0.1, help="share carved out under --select best")
-    kept = parser.add_argument_group("what is kept")
-    add(kept, "--save-adapter", action="store_true", help="keep the trained weights (safetensors)")
-    add(kept, "--save-checkpoints", type=int, default=0, metavar="N", help="keep N evenly spaced snapshots")
-    add(kept, "--checkpoint-every", type=int, default=0, metavar="STEPS", help="resumable checkpoints of a long run")
+    add("--settings", default="auto", help=f"training settings by family: {known}")
+    add("--epochs", type=float, help="passes over the training examples (default: the settings')")
+    add("--batch-size", type=int, help="examples per step and process")
+    add("--learning-rate", type=float, help="of the adapter")
+    add("--head-learning-rate", type=float, help="of the new head (default: the adapter's)")
+    add("--weight-decay", type=float, help="AdamW's, of matrices")
+    add("--lr-scheduler", choices=("linear", "cosine", "constant", "constant_with_warmup"), help="schedule")
+    add("--warmup", type=float, help="share of the steps spent warming up")
+    add("--max-grad-norm", type=float, default=1.0, help="gradient clipping (default: 1)")
+    add("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="autocast; weights stay fp32")
+    add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward pass")
+    add("--select", default="last", choices=("last", "best"), help="best: on a split carved from train")
+    add("--selection-share", type=float, default=0.1, help="share carved out under --select best")
+
+
+def _add_kept(add: Callable[..., None]) -> None:
+    add("--save-adapter", action="store_true", help="keep the trained weights (safetensors)")
+    add("--save-checkpoints", type=int, default=0, metavar="N", help="keep N evenly spaced snapshots")
+    add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="resumable checkpoints of a long run")
 
 
 def add_method_axes(group: argparse._ActionsContainer) -> None:
@@ -89,17 +104,14 @@ def add_method_axes(group: argparse._ActionsContainer) -> None:
 
 
 def _task_help() -> str:
-
     return f"digits (bundled, the default), custom (give --kind and columns), or a preset: {', '.join(tasks.DATASETS)}"
 
 
 def _method_help() -> str:
-
     return f"{', '.join(theory.method_keys())} (default: {METHOD})"
 
 
 def _model_help() -> str:
-
     tiny = ", ".join(f"tiny:{name}" for name in tasks.TINY_MODELS)
     return (
         f"base model: local folder, hub id, one of the paper's ({', '.join(tasks.MODELS)}), or random weights ({tiny})"

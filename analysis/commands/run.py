@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
-from pathlib import Path
 
 from analysis import records, runs, statistics, tasks
 from analysis.commands.options import add_run_options, run_values
@@ -43,39 +40,39 @@ def main(args: argparse.Namespace) -> int:
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")
     tasks.check_places(args.task, data=args.data, model=args.model)
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = runs.is_first_process()
     finished, failures = [], []
-    for seed in range(args.first_seed, args.first_seed + args.seeds):
-        config = runs.RunConfig.from_mapping({**run_values(args), "seed": seed})
-        known = (Path(args.folder) / config.key() / "record.json").exists() and not args.again
-        if args.again and first:
-            shutil.rmtree(Path(args.folder) / config.key(), ignore_errors=True)
-        try:
-            record = runs.run(config, folder=args.folder, progress=first and not args.quiet, report_to=args.report_to)
-        except records.RunFailure as failure:
-            failures.append(failure)
-            print(f"seed {seed}: failed: {failure}", file=sys.stderr)
+    for one in runs.run_seeds(
+        run_values(args),
+        seeds=range(args.first_seed, args.first_seed + args.seeds),
+        folder=args.folder,
+        again=args.again,
+        progress=not args.quiet,
+        report_to=args.report_to,
+    ):
+        if one.record is None:
+            failures.append(one.failure)
+            print(f"seed {one.seed}: failed: {one.failure}", file=sys.stderr)
             continue
-        finished.append(record)
+        finished.append(one.record)
         if first:
-            if not finished[:-1]:
-                for note in record["task"]["notes"]:
-                    print(f"note: {note}")
-            print(_line(seed, record) + (" (recorded already)" if known else ""), flush=True)
-            print(f"  {Path(args.folder) / record['key']}", flush=True)
-    if finished and first:
-        summary = statistics.across_seeds(runs.frame(finished), columns=("metric", *_gap_columns(finished[0]))).iloc[0]
-        for name in ("metric", *_gap_columns(finished[0])):
-            ends = f"[{summary[f'{name}_low']:.4f}, {summary[f'{name}_high']:.4f}]"
-            if len(finished) > 1:
-                print(f"mean of {len(finished)}: {name} {summary[name]:.4f} {ends}")
+            notes = [] if finished[1:] else one.record["task"]["notes"]
+            print("".join(f"note: {note}\n" for note in notes), end="")
+            print(_line(one.seed, one.record) + (" (recorded already)" if one.known else ""), flush=True)
+            print(f"  {one.folder}", flush=True)
+    if len(finished) > 1 and first:
+        _print_mean(finished)
     if failures:
         raise records.RunFailure(f"{len(failures)} of {args.seeds} runs failed; the first: {failures[0]}")
     return 0
 
 
-def _gap_columns(record: dict) -> list[str]:
-    return [f"gap_{name}" for name in record["generalization"]]
+def _print_mean(finished: list[dict]) -> None:
+    columns = ("metric", *(f"gap_{name}" for name in finished[0]["generalization"]))
+    summary = statistics.across_seeds(runs.frame(finished), columns=columns).iloc[0]
+    for name in columns:
+        ends = f"[{summary[f'{name}_low']:.4f}, {summary[f'{name}_high']:.4f}]"
+        print(f"mean of {len(finished)}: {name} {summary[name]:.4f} {ends}")
 
 
 def _line(seed: int, record: dict) -> str:

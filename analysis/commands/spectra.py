@@ -59,7 +59,6 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _updates(args: argparse.Namespace):
-
     if args.base is not None:
         if (args.tuned / "adapter_config.json").is_file():
             return spectra.from_adapter(args.tuned, args.base)

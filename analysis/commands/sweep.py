@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
 
 from analysis import records, runs, tasks
 from analysis.commands.options import add_method_axes, add_run_options, run_values
@@ -42,44 +40,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     jobs.add_argument("--parquet", help="collect the finished runs into this file at the end")
 
 
-def _cells(args: argparse.Namespace) -> list[dict]:
-    """Return the grid: task and seed, then what belongs to the method."""
-    if args.seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {args.seeds}")
-    base = {k: v for k, v in run_values(args).items() if k not in ("seed", "links", "task", "method", "rank")}
-    seeds = list(range(args.first_seed, args.first_seed + args.seeds))
-    return [
-        cell
-        for seed_cell in runs.grid(base, {"task": args.tasks, "seed": seeds})
-        for cell in runs.method_cells(seed_cell, methods=args.methods, ranks=args.ranks, links=args.links)
-    ]
-
-
-def _key(cell: Mapping[str, Any]) -> str:
-
-    return runs.RunConfig.from_mapping(cell).key()
-
-
 def main(args: argparse.Namespace) -> int:
     """Run the grid and say what was done."""
-    cells = _cells(args)
+    if args.seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {args.seeds}")
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    cells = runs.seed_cells(
+        run_values(args), tasks=args.tasks, seeds=seeds, methods=args.methods, ranks=args.ranks, links=args.links
+    )
     for task in args.tasks:
         tasks.check_places(task, data=args.data, model=args.model)
-    remaining, seconds = runs.estimate_seconds(cells, folder=args.folder, key=_key, workers=args.workers)
+    remaining, seconds = runs.estimate_seconds(cells, folder=args.folder, key=runs.run_key, workers=args.workers)
     guess = "no finished run yet to estimate the time from" if seconds is None else f"about {_clock(seconds)}"
+    named = {runs.run_key(cell): cell for cell in cells}
     if args.dry_run:
-        for cell in cells:
-            name = _key(cell)
-            shown = " ".join(str(cell[k]) for k in ("task", "method", "rank", "links", "seed") if cell[k] is not None)
-            print(f"{name}  {records.cell_state(f'{args.folder}/{name}'):6}  {shown}")
-    print(f"{len({_key(cell) for cell in cells})} runs, {remaining} to do, {guess}", flush=True)
+        _print_states(named, args.folder)
+    print(f"{len(named)} runs, {remaining} to do, {guess}", flush=True)
     if args.dry_run:
         return 0
     report = runs.sweep(
         cells,
         runs.run_cell,
         folder=args.folder,
-        key=_key,
+        key=runs.run_key,
         backend=args.backend,
         workers=args.workers,
         scheduler=args.scheduler,
@@ -93,11 +76,16 @@ def main(args: argparse.Namespace) -> int:
     if args.parquet:
         print(f"wrote {runs.write_parquet(runs.frame(runs.read_records(args.folder, failed=True)), args.parquet)}")
     if report.failed:
-        first = records.read_json(f"{args.folder}/{report.failed[0]}/record.json")
-        raise records.RunFailure(
-            f"{len(report.failed)} runs failed; the first, {report.failed[0]}: {first['failure']['message']}"
-        )
+        name = report.failed[0]
+        message = records.read_json(f"{args.folder}/{name}/record.json")["failure"]["message"]
+        raise records.RunFailure(f"{len(report.failed)} runs failed; the first, {name}: {message}")
     return 0
+
+
+def _print_states(named: dict[str, dict], folder: str) -> None:
+    for name, cell in named.items():
+        shown = " ".join(str(cell[k]) for k in ("task", "method", "rank", "links", "seed") if cell[k] is not None)
+        print(f"{name}  {records.cell_state(f'{folder}/{name}'):6}  {shown}")
 
 
 def _clock(seconds: float) -> str:

@@ -3,6 +3,7 @@ from .curvature import gauss_newton as gauss_newton
 from .curvature import hessian as hessian
 from .curvature import top_eigenvalues as top_eigenvalues
 from .density import Density as Density
+from .density import Trace as Trace
 from .density import hutchinson as hutchinson
 from .density import spectral_density as spectral_density
 from .landscape import interpolate as interpolate

@@ -1,4 +1,6 @@
 from .checkpoints import choose_checkpoint as choose_checkpoint
+from .curvature import curvature_of_runs as curvature_of_runs
+from .curvature import curvature_tables as curvature_tables
 from .folder import measure_runs as measure_runs
 from .geometry import adapted_weights as adapted_weights
 from .geometry import checkpoint_states as checkpoint_states
@@ -6,3 +8,10 @@ from .geometry import run_updates as run_updates
 from .geometry import training_batch as training_batch
 from .intruders import EPSILONS as EPSILONS
 from .intruders import intruder_measures as intruder_measures
+from .measure import FAMILIES as FAMILIES
+from .measure import Instrument as Instrument
+from .measure import Measure as Measure
+from .registry import MEASURES as MEASURES
+from .registry import families as families
+from .registry import instruments as instruments
+from .registry import register as register

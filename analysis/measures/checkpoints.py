@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from analysis.measures.geometry import spectra_of_run
 from analysis.runs import LoadedRun, load_run
+from analysis.spectra import shared_bases
 from analysis.tasks import evaluate, forward_error, lowest, mean_error
 
-__all__ = ["CheckpointChoice", "Chosen", "choose_checkpoint"]
+__all__ = ["CheckpointChoice", "Chosen", "choose_checkpoint", "take"]
 
 
 Chosen = dict[str, "LoadedRun"]
@@ -34,6 +38,20 @@ class CheckpointChoice:
     chosen: Chosen
     margin: float
     doubtful: bool
+
+
+def take(run: LoadedRun, settings: Mapping[str, Any]) -> dict[str, float] | None:
+    """Take what the instrument ``best`` measures: intruders at the checkpoint of lowest held-out loss.
+
+    That is the paper's choice, for geometry alone. None where no snapshots were kept.
+    """
+    if not run.checkpoints():
+        return None
+    choice = choose_checkpoint(run.folder, data=run.data, model=run.base, last=run)
+    found = spectra_of_run(choice.chosen["best"], cache=shared_bases(), settings=settings)
+    ends = ("", "_low", "_high")
+    kept = {f"{name}{end}": found[f"{name}{end}"] for name in ("intruders_authors", "intruders_paper") for end in ends}
+    return kept | {"choice_margin": choice.margin, "choice_doubtful": float(choice.doubtful)}
 
 
 def choose_checkpoint(

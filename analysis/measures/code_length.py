@@ -9,7 +9,7 @@ Table 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,20 +23,14 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from adapters import factors
+from analysis.measures.registry import CODE_SETTINGS
 from analysis.runs import LoadedRun
 from analysis.tasks import doubtful_errors, evaluate, forward_error, load_model
 from theory.certificates import adaptive_bits
 
-__all__ = ["SETTINGS", "TrainedPart", "code_of_run", "quantize_tensor", "trained_parts"]
+__all__ = ["SETTINGS", "TrainedPart", "code_of_run", "quantize_tensor", "take", "trained_parts"]
 
-SETTINGS: dict[str, Any] = {
-    "version": 2,
-    "steps": [4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125],
-    "tolerance": 0.01,
-    "delta": 0.05,
-}
-"""Steps over a tensor's root mean square; rise of the training error that a code may cause; failure probability.
-Version 2 compares numbers of errors: shares at the limit were decided by the rounding of a sum."""
+SETTINGS = CODE_SETTINGS
 
 _STEP_BITS = 6
 _SIZE_BITS = 16
@@ -134,7 +128,12 @@ def quantize_tensor(values: Tensor, *, step_over_rms: float) -> tuple[Tensor, fl
     return (symbols * step).to(values), _STEP_BITS + _SIZE_BITS + adaptive_bits(counts)
 
 
-def code_of_run(run: LoadedRun) -> dict[str, float]:
+def take(run: LoadedRun, settings: Mapping[str, Any]) -> dict[str, float] | None:
+    """Take what the instrument ``code`` measures; None where there is no 0-1 loss, by which a code is chosen."""
+    return None if run.task.kind in ("regression", "causal-lm") else code_of_run(run, settings=settings)
+
+
+def code_of_run(run: LoadedRun, *, settings: Mapping[str, Any] = SETTINGS) -> dict[str, float]:
     r"""Code a finished run at several steps, and keep the coarsest that hardly raises the training error.
 
     The Occam bound of that code, :math:`\hat R + \sqrt{(b \ln 2 + \ln(1/\delta)) / (2 n)}` on the 0-1 loss
@@ -143,6 +142,7 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
 
     Args:
         run: from ``analysis.runs.finetune.load_run``; a classification run.
+        settings: as in `SETTINGS`.
 
     Returns:
         ``bits``: of the coarsest code whose training error is at most one percentage point above the run's own (the
@@ -161,14 +161,14 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
     own = evaluate(run.model, run.task, examples)
     own_doubtful = doubtful_errors(own, forward_error(run.model, own.largest_logit))
     # whole numbers of errors, so that a rise of exactly the tolerance is within it
-    allowed = int(own.errors.sum()) + math.floor(SETTINGS["tolerance"] * len(examples) + 1e-9)
+    allowed = int(own.errors.sum()) + math.floor(settings["tolerance"] * len(examples) + 1e-9)
     edges, doubtful = [], []
     parts = list(trained_parts(run))
     target = load_model(run.task, seed=int(run.record["config"]["seed"]))
     parameters = dict(target.named_parameters())
     found: dict[str, float] = {}
-    for step in SETTINGS["steps"]:
-        bits = math.log2(len(SETTINGS["steps"]))
+    for step in settings["steps"]:
+        bits = math.log2(len(settings["steps"]))
         try:
             rounded = [[quantize_tensor(values, step_over_rms=step) for values in part.numbers] for part in parts]
         except ValueError:
@@ -184,7 +184,7 @@ def code_of_run(run: LoadedRun) -> dict[str, float]:
         # one error more than allowed is one too many: the limit lies between the two
         edges.append(allowed - made if made <= allowed else made - allowed - 1)
         doubtful.append(own_doubtful + doubtful_errors(outputs, forward_error(target, outputs.largest_logit)))
-        penalty = (bits * math.log(2) + math.log(1 / SETTINGS["delta"])) / (2 * len(examples))
+        penalty = (bits * math.log(2) + math.log(1 / settings["delta"])) / (2 * len(examples))
         found = {"bits": bits, "bound": error + math.sqrt(penalty), "rounded_error": error, "rounding_step": step}
         if made <= allowed:
             break

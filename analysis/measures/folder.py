@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,13 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from analysis.measures import code_length, geometry
-from analysis.measures.checkpoints import choose_checkpoint
-from analysis.measures.geometry import spectra_of_run
+from analysis.measures.measure import Instrument
+from analysis.measures.registry import MEASURES, instruments
 from analysis.records import atomic_write_json, config_key, read_json
 from analysis.runs import LoadedRun, find_runs, load_run
-from analysis.spectra import shared_bases
+from theory.registry import resolve
 
-__all__ = ["KINDS", "measure_run", "measure_runs"]
-
-KINDS = {"geometry": "measures.json", "best": "best.json", "code": "code.json"}
-"""Kinds of measures, and the file of each beside a run's record."""
-
-_BESIDE = ("_residual", "_error", "_step", "_low", "_high", "_edge", "_margin", "_doubtful")
+__all__ = ["measure_run", "measure_runs"]
 
 
 def measure_run(
@@ -31,10 +25,10 @@ def measure_run(
     data: str | None = None,
     model: str | None = None,
     examples: int | None = None,
-    kinds: Sequence[str] = tuple(KINDS),
+    kinds: Sequence[str] | None = None,
     again: bool = False,
 ) -> dict[str, float] | None:
-    """Measure one run, each kind of measure into a file of its own beside the record.
+    """Measure one run, each instrument into a file of its own beside the record.
 
     ``geometry`` is taken at the last checkpoint; ``best`` are the intruders at the checkpoint of lowest held-out loss,
     the paper's choice (for geometry alone), where snapshots were kept; ``code`` is the length of the run's code, for
@@ -45,7 +39,7 @@ def measure_run(
         data: where the run's data is now; None takes where it was.
         model: where its base model is now; None takes where it was.
         examples: training examples of sharpness, and half as many of curvature; None takes the settings'.
-        kinds: which of :data:`KINDS`.
+        kinds: names of instruments (`analysis.measures.instruments`); None takes all.
         again: measure even if there are measures with the same settings.
 
     Returns:
@@ -56,52 +50,36 @@ def measure_run(
         ValueError: if the run cannot be loaded (`analysis.runs.finetune.load_run`), a kind is unknown, or ``examples``
             is below 2.
     """
-    _check(examples, kinds)
+    chosen = _check(examples, kinds)
     sizes = {} if examples is None else {"examples": examples, "curvature_examples": examples // 2}
-    shape = geometry.SETTINGS | sizes
-    instruments: dict[str, tuple[Mapping[str, Any], Callable[[LoadedRun], dict[str, float]]]] = {
-        "geometry": (shape, lambda run: geometry.geometry_of_run(run, cache=shared_bases(), settings=shape)),
-        "best": (
-            {name: shape[name] for name in ("version", "intruder_count", "intruder_epsilon")},
-            lambda run: _best_intruders(run, data=data, model=model, settings=shape),
-        ),
-        "code": (code_length.SETTINGS, code_length.code_of_run),
-    }
     run: LoadedRun | None = None
     everything: dict[str, float] = {}
-    for kind in kinds:
-        settings, instrument = instruments[kind]
-        path = Path(folder) / KINDS[kind]
+    for instrument in chosen:
+        settings = {name: sizes.get(name, value) for name, value in instrument.settings.items()}
+        path = Path(folder) / instrument.file
         key = config_key(settings)
         if not again and path.exists() and read_json(path).get("settings_key") == key:
             continue
         run = run or load_run(folder, data=data, model=model)
-        if kind == "code" and run.task.kind in ("regression", "causal-lm"):
-            continue  # a code's length is measured by the 0-1 loss, which these have not
-        if kind == "best" and not run.checkpoints():
+        taken = resolve(instrument.take)(run, settings)  # type: ignore[operator]
+        if taken is None:
             continue
-        found = instrument(run)
-        errors = {label: found.pop(label) for label in list(found) if label.endswith(_BESIDE)}
-        lists = {"settings": list(settings.items()), "uncertainties": list(errors.items())}
+        found = {label: value for label, value in taken.items() if f"{instrument.place}/{label}" in MEASURES}
+        beside = {label: value for label, value in taken.items() if label not in found}
+        lists = {"settings": list(settings.items()), "uncertainties": list(beside.items())}
         atomic_write_json(path, {"settings_key": key, **lists, **found})
         everything |= found
     return everything or None
 
 
-def _best_intruders(
-    run: LoadedRun, *, data: str | None, model: str | None, settings: Mapping[str, Any]
-) -> dict[str, float]:
-    choice = choose_checkpoint(run.folder, data=data, model=model, last=run)
-    found = spectra_of_run(choice.chosen["best"], cache=shared_bases(), settings=settings)
-    kept = {name: found[name] for name in found if name.startswith(("intruders_authors", "intruders_paper"))}
-    return kept | {"choice_margin": choice.margin, "choice_doubtful": float(choice.doubtful)}
-
-
-def _check(examples: int | None, kinds: Sequence[str]) -> None:
+def _check(examples: int | None, kinds: Sequence[str] | None) -> list[Instrument]:
     if examples is not None and examples < 2:
         raise ValueError(f"examples must be at least 2, got {examples}")
-    if not kinds or set(kinds) - set(KINDS):
-        raise ValueError(f"kinds must be some of {', '.join(KINDS)}, got {', '.join(kinds) or 'none'}")
+    known = instruments()
+    kinds = tuple(known) if kinds is None else kinds
+    if not kinds or set(kinds) - set(known):
+        raise ValueError(f"kinds must be some of {', '.join(known)}, got {', '.join(kinds) or 'none'}")
+    return [known[kind] for kind in kinds]
 
 
 def _attempt(folder: Path, options: Mapping[str, Any]) -> tuple[str, str]:
@@ -120,7 +98,7 @@ def measure_runs(
     data: str | None = None,
     model: str | None = None,
     examples: int | None = None,
-    kinds: Sequence[str] = tuple(KINDS),
+    kinds: Sequence[str] | None = None,
     again: bool = False,
 ) -> dict[str, int]:
     """Measure every finished run under a folder that kept its weights.
@@ -146,7 +124,13 @@ def measure_runs(
     done = find_runs(folder)
     ready = [run.folder for run in done if run.has_weights]
     summary = {"measured": 0, "skipped": 0, "without weights": len(done) - len(ready), "failed": 0}
-    options = {"data": data, "model": model, "examples": examples, "kinds": tuple(kinds), "again": again}
+    options = {
+        "data": data,
+        "model": model,
+        "examples": examples,
+        "kinds": kinds,
+        "again": again,
+    }
     outcomes = Parallel(n_jobs=jobs, return_as="generator_unordered")(
         delayed(_attempt)(path, options) for path in ready
     )

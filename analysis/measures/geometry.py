@@ -18,25 +18,34 @@ from analysis.geometry import (
     top_eigenvalues,
     worst_rise,
 )
+from analysis.measures.registry import GEOMETRY_SETTINGS
 from analysis.runs import LoadedRun, load_run
-from analysis.spectra import BasisCache, LayerUpdate, from_model, intruder_counts, intruder_dimensions, spectrum_table
+from analysis.spectra import (
+    BasisCache,
+    LayerUpdate,
+    from_model,
+    intruder_counts,
+    intruder_dimensions,
+    shared_bases,
+    spectrum_table,
+)
 
-__all__ = ["SETTINGS", "adapted_weights", "checkpoint_states", "geometry_of_run", "run_updates", "training_batch"]
+__all__ = [
+    "SETTINGS",
+    "adapted_weights",
+    "checkpoint_states",
+    "geometry_of_run",
+    "run_updates",
+    "take",
+    "training_batch",
+]
 
-SETTINGS: dict[str, Any] = {
-    "version": 2,
-    "examples": 200,
-    "curvature_examples": 100,
-    "relative_radius": 0.05,
-    "sigma": 0.05,
-    "ascent_steps": 6,
-    "samples": 8,
-    "trace_probes": 8,
-    "intruder_count": 10,
-    "intruder_epsilon": 0.5,
-    "seed": 0,
-}
-"""Fixed, so that runs are comparable; written beside the measures. Version 2 counts intruders in float64."""
+SETTINGS = GEOMETRY_SETTINGS
+
+
+def take(run: LoadedRun, settings: Mapping[str, Any]) -> dict[str, float]:
+    """Take what the instrument ``geometry`` measures."""
+    return geometry_of_run(run, cache=shared_bases(), settings=settings)
 
 
 def training_batch(run: LoadedRun, *, examples: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,41 +11,38 @@ from matplotlib.axes import Axes
 from analysis.plots.style import COLUMN_WIDTH, figure, method_colors
 from theory.methods import METHODS
 
-__all__ = ["FAMILIES", "agreement_forest", "family_of", "gap_scatter", "published_rows"]
+__all__ = ["agreement_forest", "gap_scatter", "published_rows"]
 
-FAMILIES = {
-    "bound": ("bound/", "unit-network/"),
-    "information, code": ("information/", "code/"),
-    "landscape, curvature": ("sharp", "hessian", "flat"),
-    "intruders, spectrum": ("intruder", "rank", "frobenius_ratio"),
-    "norm, size": ("norm", "size", "update", "trained", "spectral", "links"),
-    "fit": ("loss", "error", "margin"),
+_COLORS = {
+    "bound": "#0173b2",
+    "information": "#ca9161",
+    "code": "#ece133",
+    "sharpness": "#d55e00",
+    "curvature": "#de8f05",
+    "intruders": "#cc78bc",
+    "norm": "#029e73",
+    "fit": "#949494",
 }
-_COLORS = dict(zip(FAMILIES, ("#0173b2", "#ca9161", "#d55e00", "#cc78bc", "#029e73", "#949494"), strict=True))
-
-
-def family_of(measure: str) -> str:
-    """Say to which family a candidate predictor belongs, by its name.
-
-    >>> family_of("bound/direct"), family_of("measures/sharpness_worst_adapter"), family_of("run/margin_mean")
-    ('bound', 'landscape, curvature', 'fit')
-    """
-    for family in ("bound", "information, code"):
-        if measure.startswith(FAMILIES[family]):
-            return family
-    for family, words in FAMILIES.items():
-        if any(word in measure for word in words):
-            return family
-    return "fit"
+_TARGETS = {
+    "gap/cross_entropy": "measured G(W), nats",
+    "gap/zero_one": "measured G(W), 0-1 loss",
+    "gap/squared_error": "measured G(W), squared error",
+}
 
 
 def agreement_forest(
-    table: pd.DataFrame, *, statistic: str = "tau_b", measures: Sequence[str] | None = None, ax: Axes | None = None
+    table: pd.DataFrame,
+    *,
+    families: Mapping[str, str],
+    statistic: str = "tau_b",
+    measures: Sequence[str] | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw every measure's agreement with its interval, coloured by family; a filled dot is significant.
 
     Args:
         table: from ``analysis.statistics.table.agreement_table``, indexed by measure.
+        families: the stated family of each measure, from ``analysis.measures.families``.
         statistic: ``"tau_b"``, ``"granulated"``, ``"partial_tau"`` or ``"cmi"``.
         measures: rows to draw, the first on top, one that the table lacks left empty; all of them, best first,
             when left out.
@@ -55,7 +52,7 @@ def agreement_forest(
         The axes.
 
     Raises:
-        ValueError: if the table lacks the statistic.
+        ValueError: if the table lacks the statistic, or a measure states no family.
     """
     if statistic not in table.columns:
         raise ValueError(f"the table has no statistic {statistic!r}; it has {', '.join(table.columns)}")
@@ -63,11 +60,14 @@ def agreement_forest(
         rows = table.dropna(subset=[statistic]).sort_values(statistic)
     else:
         rows = table.reindex(list(measures)[::-1])
+    unstated = [str(name) for name in rows.index if name not in families]
+    if unstated:
+        raise ValueError(f"families must state the family of every measure drawn, lacks {', '.join(unstated)}")
     if ax is None:
         _, ax = figure(COLUMN_WIDTH, 1.1 + 0.13 * len(rows))
     seen = set()
     for position, (name, row) in enumerate(rows.iterrows()):
-        family = family_of(str(name))
+        family = families[str(name)]
         color = _COLORS[family]
         ends = [row.get(f"{statistic}_low", np.nan), row.get(f"{statistic}_high", np.nan)]
         label = None if family in seen else family
@@ -98,13 +98,14 @@ _LABELS = {
 
 
 def gap_scatter(
-    frame: pd.DataFrame, *, measure: str, target: str = "gap/cross_entropy", ax: Axes | None = None
+    frame: pd.DataFrame, *, measure: str, unit: str = "", target: str = "gap/cross_entropy", ax: Axes | None = None
 ) -> Axes:
     """Scatter one measure against the measured gap, one colour per method.
 
     Args:
         frame: one row per run, from ``analysis.studies.predictors.comparison_frame``.
         measure: column of the measure.
+        unit: the measure's unit, as ``analysis.measures.MEASURES`` states it.
         target: column of the measured gap.
         ax: axes to draw on.
 
@@ -121,8 +122,8 @@ def gap_scatter(
         ax.plot(
             runs[measure], runs[target], "o", markersize=3, alpha=0.8, color=colors[method], label=METHODS[method].name
         )
-    ax.set_xlabel(measure + (" (log)" if measure.startswith(("bound/", "unit-network/")) else ""))
-    ax.set_ylabel("measured G(W), nats" if target.endswith("cross_entropy") else "measured G(W), 0-1 loss")
+    ax.set_xlabel(f"{measure}, {unit}" if unit else measure)
+    ax.set_ylabel(_TARGETS.get(target, target))
     ax.legend(frameon=False, fontsize=5.5, ncols=2)
     return ax
 

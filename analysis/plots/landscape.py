@@ -78,7 +78,7 @@ def contours(
     grid: Any = made
     used = np.ravel(grid)[: len(planes)]
     for place, (ax, plane) in enumerate(zip(used, planes, strict=True)):
-        values = np.ma.masked_invalid(np.clip(plane.values, at[0], at[-1]))
+        values = np.ma.masked_invalid(plane.values).clip(at[0], at[-1])
         drawn = ax.contourf(plane.x, plane.y, values, levels=at, norm=norm, cmap="viridis")
         drawn.set_edgecolor("face")
         ax.plot(0, 0, marker="*", color="white", markersize=5, markeredgecolor="black", markeredgewidth=0.4)

@@ -38,10 +38,15 @@ _STYLE: dict[Any, Any] = {
 
 
 def method_colors() -> dict[str, tuple[float, float, float]]:
-    """Return one colour per method key, from seaborn's colour-blind palette (one is grey)."""
-    palette = sns.color_palette("colorblind", 10)
-    colors = [(0.2, 0.2, 0.2), *palette]
-    return dict(zip(METHODS, colors, strict=True))
+    """Return one colour per method key, from seaborn's colour-blind palette (one is grey); its dark one for more.
+
+    >>> len(set(method_colors().values())) == len(METHODS)
+    True
+    """
+    more = max(len(METHODS) - 21, 0)
+    palettes = (sns.color_palette("colorblind", 10), sns.color_palette("dark", 10), sns.color_palette("husl", more))
+    colors = [(0.2, 0.2, 0.2), *(color for palette in palettes for color in palette)]
+    return dict(zip(METHODS, colors, strict=False))
 
 
 def figure(

@@ -9,7 +9,7 @@ from typing import Any
 from analysis.runs.config import RunConfig
 from theory.methods import get_method, method_keys
 
-__all__ = ["grid", "method_cells"]
+__all__ = ["grid", "method_cells", "run_key", "seed_cells"]
 
 
 def grid(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -50,3 +50,38 @@ def method_cells(
     for cell in cells:
         RunConfig.from_mapping(cell)
     return cells
+
+
+def seed_cells(
+    base: Mapping[str, Any],
+    *,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    methods: Sequence[str],
+    ranks: Sequence[int],
+    links: Sequence[int] | None,
+) -> list[dict[str, Any]]:
+    """Return a configuration per task, seed, method, rank and chain length; what belongs to the method is fastest.
+
+    Args:
+        base: values of a :class:`RunConfig` that all share; those of the axes are left out of it.
+        tasks: names of tasks.
+        seeds: seeds of the runs, at least one.
+        methods: keys of methods, or ``["all"]``.
+        ranks: of the methods that have one.
+        links: lengths of chains; None takes the settings'.
+
+    Raises:
+        ValueError: for an empty axis, an unknown method or a value outside its range.
+    """
+    shared = {key: value for key, value in base.items() if key not in ("task", "seed", "method", "rank", "links")}
+    return [
+        cell
+        for seed_cell in grid(shared, {"task": tasks, "seed": seeds})
+        for cell in method_cells(seed_cell, methods=methods, ranks=ranks, links=links)
+    ]
+
+
+def run_key(values: Mapping[str, Any]) -> str:
+    """Name a run by its configuration, as its folder is named."""
+    return RunConfig.from_mapping(values).key()

@@ -32,6 +32,8 @@ class LoadedRun:
         folder: its folder.
         weights: the folder that its weights were read from: ``adapter``, or a snapshot of ``checkpoints``.
         base_state: the state dict of the base model with the head it started from.
+        data: where its data was read from; None for the bundled data or the hub.
+        base: where its base model was read from; None for the bundled one.
     """
 
     record: dict[str, Any]
@@ -40,6 +42,8 @@ class LoadedRun:
     folder: Path
     weights: Path
     base_state: dict[str, torch.Tensor]
+    data: str | None = None
+    base: str | None = None
 
     def checkpoints(self) -> list[Path]:
         """Return the folders of the run's snapshots, in the order of their steps."""
@@ -93,6 +97,8 @@ def load_run(
         folder=folder,
         weights=weights,
         base_state=state,
+        data=config.data,
+        base=config.model,
     )
 
 

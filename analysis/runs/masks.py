@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,24 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from analysis.records import config_key, read_json, replacing
+from analysis.records import RunFailure, config_key, read_json, replacing
 from analysis.runs.config import RunConfig
-from analysis.runs.finetune import prepare_run
+from analysis.runs.finetune import check_links, prepare_run
+from analysis.runs.sweep import sweep
 from analysis.runs.trainer import make_trainer
 from analysis.tasks import evaluate, load_task
 
-__all__ = ["collect_masks", "draw", "mask_cell", "mask_cells", "mask_key", "read_masks", "write_masks"]
+__all__ = [
+    "collect_masks",
+    "draw",
+    "mask_cell",
+    "mask_cells",
+    "mask_grid",
+    "mask_key",
+    "read_masks",
+    "sweep_masks",
+    "write_masks",
+]
 
 _OWN = ("rows", "mask", "supersample")
 
@@ -73,6 +84,61 @@ def mask_cells(values: Mapping[str, Any], *, rows: int, masks: int, supersamples
     ]
 
 
+def mask_grid(
+    configurations: Sequence[Mapping[str, Any]],
+    *,
+    rows: int,
+    masks: int,
+    supersamples: int = 1,
+    estimated: bool = False,
+) -> list[list[dict[str, Any]]]:
+    """Return the cells of every configuration, refused before anything is trained where they cannot work.
+
+    Args:
+        configurations: values of a :class:`RunConfig`, all of one task.
+        rows: n.
+        masks: runs per supersample and configuration.
+        supersamples: drawn anew.
+        estimated: whether bounds are to be estimated from the losses.
+
+    Raises:
+        ValueError: if the task is too small for the rows, a chain has more links than steps, a count is below 1, or
+            bounds are to be estimated from fewer than two masks or without a 0-1 loss.
+    """
+    config = RunConfig.from_mapping(configurations[0]).resolve()
+    task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
+    if not 2 <= rows <= len(task.train) // 2:
+        raise ValueError(f"rows must lie in 2..{len(task.train) // 2} for this task, got {rows}")
+    for values in configurations:
+        check_links(RunConfig.from_mapping(values).resolve(), rows)
+    if estimated and (task.kind == "regression" or masks * supersamples < 2):
+        raise ValueError("estimates need a task with 0-1 loss and at least two masks")
+    return [mask_cells(values, rows=rows, masks=masks, supersamples=supersamples) for values in configurations]
+
+
+def sweep_masks(
+    groups: Sequence[Sequence[Mapping[str, Any]]], *, folder: str | Path, **options: Any
+) -> list[dict[str, NDArray]]:
+    """Compute every cell that is not recorded yet, and stack the losses of each configuration.
+
+    Args:
+        groups: from :func:`mask_grid`.
+        folder: where records go.
+        **options: of :func:`analysis.runs.sweep.sweep`: where it runs.
+
+    Returns:
+        As :func:`collect_masks`, one per configuration.
+
+    Raises:
+        RunFailure: if a run failed.
+    """
+    cells = [cell for group in groups for cell in group]
+    report = sweep(cells, mask_cell, folder=folder, key=mask_key, **options)
+    if report.failed:
+        raise RunFailure(f"{len(report.failed)} of {report.total} runs failed; see {folder}/{report.failed[0]}")
+    return [collect_masks(group, folder=folder) for group in groups]
+
+
 def _split(cell: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
     own = {name: int(cell[name]) for name in _OWN}
     return {key: value for key, value in cell.items() if key not in _OWN}, own
@@ -117,7 +183,7 @@ def mask_cell(cell: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def collect_masks(cells: list[dict[str, Any]], *, folder: str | Path) -> dict[str, NDArray]:
+def collect_masks(cells: Sequence[Mapping[str, Any]], *, folder: str | Path) -> dict[str, NDArray]:
     """Stack the records of finished cells, in the cells' order.
 
     Returns:

@@ -4,6 +4,10 @@ from . import exact as exact
 from . import made_up as made_up
 from . import published as published
 from . import table1 as table1
+from .chain_results import chain_parts as chain_parts
+from .chain_results import chain_planes as chain_planes
+from .chain_results import chain_tasks as chain_tasks
+from .chain_results import write_chains as write_chains
 from .chains import SPECTRA as SPECTRA
 from .chains import chain_frames as chain_frames
 from .chains import chain_runs as chain_runs
@@ -16,9 +20,11 @@ from .claim import published_result as published_result
 from .exact import write_exact as write_exact
 from .export import exported_updates as exported_updates
 from .export import write_adapters as write_adapters
+from .gathered import gather_runs as gather_runs
+from .information import estimable as estimable
 from .information import information_frame as information_frame
+from .information import information_result as information_result
 from .information import joinable as joinable
-from .information import looseness as looseness
 from .methods import compare_pairs as compare_pairs
 from .methods import method_table as method_table
 from .methods import read_results as read_results
@@ -28,7 +34,6 @@ from .planes import planes as planes
 from .planes import run_plane as run_plane
 from .predictors import comparison_frame as comparison_frame
 from .predictors import join_measures as join_measures
-from .predictors import with_recorded as with_recorded
 from .profiles import get_profile as get_profile
 from .published import generalization_error as generalization_error
 from .published import performance as performance

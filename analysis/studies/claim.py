@@ -10,7 +10,7 @@ runs. Measures and runs that were added later enter by the same rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,26 +19,31 @@ from analysis.statistics import Comparison, agreement_table, family_differences,
 from analysis.studies.predictors import DESIGN, LOSSES, candidates
 from analysis.studies.published import pair_tests, published_agreement
 
-__all__ = ["CHAMPION", "RIVALS", "compare_task", "judge_claim", "published_result", "result", "rival_columns"]
+__all__ = ["CHAMPION", "RIVAL_FAMILIES", "compare_task", "judge_claim", "published_result", "result", "rival_columns"]
 
 CHAMPION = "bound/table1-root"
-RIVALS = ("sharp", "flat", "landscape", "curvature", "hessian", "eigen", "trace", "intruder")
+RIVAL_FAMILIES = ("sharpness", "curvature", "intruders")
 _DIGITS = 6
 _MIN_CONFIGURATIONS = 4
 
 
-def rival_columns(columns: Sequence[str]) -> list[str]:
-    """The loss-landscape, curvature and intruder measures among some columns, by their names.
+def rival_columns(columns: Sequence[str], *, families: Mapping[str, str]) -> list[str]:
+    """The loss-landscape, curvature and intruder measures among some columns, by the family that each states.
 
-    >>> rival_columns(["bound/direct", "measures/sharpness/adapter", "measures/intruders/last"])
-    ['measures/sharpness/adapter', 'measures/intruders/last']
+    Args:
+        columns: names of measures.
+        families: the stated family of each, as in ``.attrs["families"]`` of a comparison's frame.
+
+    Raises:
+        ValueError: if a column states no family; whether it is a rival is never guessed from its name.
+
+    >>> rival_columns(["bound/direct", "sam/gap"], families={"bound/direct": "bound", "sam/gap": "sharpness"})
+    ['sam/gap']
     """
-    return [
-        name
-        for name in columns
-        if not name.startswith(("bound/", "unit-network/", "norm/", "size/", "run/"))
-        and any(word in name.lower() for word in RIVALS)
-    ]
+    unstated = [name for name in columns if name not in families]
+    if unstated:
+        raise ValueError(f"families must state the family of every measure, lacks {', '.join(unstated)}")
+    return [name for name in columns if families[name] in RIVAL_FAMILIES]
 
 
 def judge_claim(frame: pd.DataFrame, *, comparison: Comparison, champion: str = CHAMPION) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def judge_claim(frame: pd.DataFrame, *, comparison: Comparison, champion: str = 
         and none beats it), or ``"no rivals"``;
         ``sentence``: the same in words with the counts; ``differences``: the table behind it.
     """
-    rivals = rival_columns(candidates(frame))
+    rivals = rival_columns(candidates(frame), families=frame.attrs["families"])
     if champion not in candidates(frame) or not rivals:
         return {"verdict": "no rivals", "sentence": "No landscape or intruder measure was taken.", "differences": None}
     differences = family_differences(frame, champion=champion, rivals=rivals, comparison=comparison)
@@ -145,9 +150,10 @@ def result(
         progress: show progress bars.
 
     Returns:
-        ``values`` and ``tables`` for ``analysis.records.store.write_result``: the runs, one agreement table and one
-        table of differences per task and loss, the verdicts and their sentences; a task with too few or too equal runs
-        is left out, its reason under ``<task>/<loss>/left_out``. How near what is decided lies to tipping:
+        ``values`` and ``tables`` for ``analysis.records.store.write_result``: the runs, each measure's stated family,
+        one agreement table and one table of differences per task and loss, the verdicts and their sentences; a task
+        with too few or too equal runs is left out, its reason under ``<task>/<loss>/left_out``. How near what is
+        decided lies to tipping:
         ``verdict_edge`` (the interval end nearest to zero among the rivals), ``best_margin`` (tau-b of the best measure
         minus the second's) and ``significant_edge`` (the q nearest to its level).
 
@@ -155,7 +161,11 @@ def result(
         ValueError: if no task can be compared.
     """
     shown = [*DESIGN, "train_loss", *(c for c in frame.columns if c.startswith("gap/")), *candidates(frame, min_runs=1)]
-    tables = {"runs": _table(frame[list(dict.fromkeys(shown))])}
+    stated = [[name, family] for name, family in frame.attrs["families"].items() if name in shown]
+    tables = {
+        "runs": _table(frame[list(dict.fromkeys(shown))]),
+        "families": {"columns": ["measure", "family"], "rows": stated},
+    }
     values: dict[str, Any] = {"runs": len(frame), "failed": len(frame.attrs.get("failed", []))}
     for task, runs in frame.groupby("task", sort=True):
         values[f"{task}/runs"] = len(runs)
@@ -186,7 +196,7 @@ def result(
             values[f"{where}/significant"] = int(((table["q"] <= 0.05) | same(table["q"], 0.05)).sum())
             values[f"{where}/significant_edge"] = float((table["q"] - 0.05).abs().min())
             values[f"{where}/candidates"] = len(table)
-    if len(tables) == 1:
+    if len(tables) == 2:
         reasons = {value for key, value in values.items() if key.endswith("/left_out")}
         raise ValueError(f"no task has runs that can be compared: {'; '.join(sorted(reasons))}")
     return {"values": values, "tables": tables}

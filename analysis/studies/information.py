@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from analysis.runs import RunConfig
 from theory.information import cmi
 
-__all__ = ["QUANTITIES", "information_frame", "joinable", "looseness"]
+__all__ = ["QUANTITIES", "estimable", "information_frame", "information_result", "joinable", "looseness"]
 
 QUANTITIES = ("ld-mi", "e-cmi", "fast-rate")
 """What is estimated, by name in ``theory.information.cmi``: from the losses' difference, both losses, and the fast-rate
 form."""
+
+
+def estimable(arrays: Sequence[Mapping[str, NDArray]]) -> bool:
+    """Return whether bounds can be estimated from masked runs: at least two of each, with a 0-1 loss."""
+    return all(len(found["masks"]) > 1 and not np.isnan(found["zero_one"]).any() for found in arrays)
 
 
 def information_frame(
@@ -84,3 +89,14 @@ def looseness(estimates: pd.DataFrame) -> dict[str, float]:
         for name, value in (("median", ratio.median()), ("least", ratio.min()), ("largest", ratio.max())):
             found[f"{quantity}/{name}-ratio"] = float(value)
     return found
+
+
+def information_result(estimates: pd.DataFrame, **counts: int) -> dict[str, Any]:
+    """Return values and tables of a result file: the counts given, how loose each inequality is, every estimate.
+
+    Args:
+        estimates: from :func:`information_frame`.
+        **counts: numbers that say what was run, by name.
+    """
+    table = {"columns": list(estimates.columns), "rows": estimates.to_numpy().tolist()}
+    return {"values": {**counts, **looseness(estimates)}, "tables": {"estimates": table}}

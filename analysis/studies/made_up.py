@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from analysis.measures import families
 from theory.methods import METHODS
 
 __all__ = ["CANDIDATES", "made_up_runs"]
@@ -69,4 +70,5 @@ def made_up_runs(
     signal = np.zeros(len(frame)) if follow is None else frame[follow].rank().to_numpy() / len(frame)
     frame["gap/cross_entropy"] = np.abs(1.0 + signal + noise * frame.pop("noise"))
     frame.index = pd.Index([f"{row.method}-{row.rank}-{row.seed}" for row in frame.itertuples()], name="key")
+    frame.attrs |= {"failed": [], "unstated": [], "families": families(CANDIDATES)}
     return frame

@@ -49,16 +49,37 @@ def run_plane(run: LoadedRun, *, space: SpaceName = "merged", examples: int = 50
     )
 
 
-def planes(paths: Iterable[str | Path], *, steps: int = 15, **options: Any) -> list[Landscape]:
+def planes(
+    paths: Iterable[str | Path],
+    *,
+    steps: int = 15,
+    evaluation: Evaluation | None = None,
+    data: str | None = None,
+    model: str | None = None,
+    **options: Any,
+) -> list[Landscape]:
     """Measure one plane per run on the same seed's directions.
 
     Args:
         paths: runs' folders.
         steps: points per axis.
+        evaluation: how the losses are evaluated; by default as `plane` does, without a bar of each plane's points.
+        data: where the runs' data is now; None is where it was.
+        model: where the base model is now.
         **options: as in :func:`run_plane`.
+
+    Raises:
+        ValueError: as in :func:`run_plane`; the message names the run.
     """
-    bar = tqdm(list(paths), desc="planes", leave=False, delay=2)
-    return [run_plane(load_run(path), steps=steps, evaluation=Evaluation(progress=False), **options) for path in bar]
+    how = Evaluation(progress=False) if evaluation is None else evaluation
+    found = []
+    for path in tqdm(list(paths), desc="planes", leave=False, delay=2):
+        try:
+            run = load_run(path, data=data, model=model)
+            found.append(run_plane(run, steps=steps, evaluation=how, **options))
+        except ValueError as error:
+            raise ValueError(f"run {str(path)!r}: {error}") from None
+    return found
 
 
 def interpolations(methods: Sequence[str], paths: Iterable[str | Path], *, examples: int = 60) -> list[Landscape]:

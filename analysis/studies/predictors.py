@@ -2,22 +2,24 @@
 
 Each run is a folder with ``record.json`` (``analysis.runs.finetune``) and, where they were taken, further files of
 measurements beside it (``measures.json``: sharpness, curvature, spectra; and any other ``*.json`` that holds
-numbers by name). Bounds are evaluated here, from the update that the record says was really trained.
+registered measures by name). Bounds are evaluated here, from the update that the record says was really trained.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from analysis.measures import FAMILIES, families
 from analysis.records import frame_of, read_json
 from analysis.runs import find_runs
 from theory.bounds import from_update
+from theory.checks import check_choice
 from theory.methods import METHODS
 from theory.networks import Network
 
@@ -130,7 +132,15 @@ def norm_columns(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 _NORMS = ("norm_update", "norm_base", "norm_merged")
 
 
-def _row(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+class _Row(NamedTuple):
+    """One run: its row, the stated family of each candidate, and numbers beside it that are no registered measure."""
+
+    values: dict[str, Any]
+    families: dict[str, str]
+    unstated: Set[str]
+
+
+def _row(folder: Path, record: Mapping[str, Any]) -> _Row:
     config, updates = record["config"], record["updates"]
     adapted = [update for update in updates if update["kind"] != "head"]
     full_rank = max((min(update["out_features"], update["in_features"]) for update in adapted), default=0)
@@ -149,14 +159,15 @@ def _row(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
             row[f"gap/{loss}"] = float(record["generalization"][loss]["value"])
     losses = [loss for loss in LOSSES if loss in record["generalization"]]
     low, high = _range(record["generalization"][losses[0]]["range"])
-    row |= bound_columns(updates, num_examples=int(record["task"]["num_train"]), loss_range=high - low)
-    row |= norm_columns(updates)
-    row["size/trainable"] = float(record["parameters"]["trainable"])
-    row |= _numbers(record.get("measures", {}), "run")
+    bounds = bound_columns(updates, num_examples=int(record["task"]["num_train"]), loss_range=high - low)
+    found = norm_columns(updates) | {"size/trainable": float(record["parameters"]["trainable"])}
+    found |= _numbers(record.get("measures", {}), "run")
     for path in sorted(folder.glob("*.json")):
         if path.name != "record.json":
-            row |= _numbers(read_json(path), path.stem)
-    return row
+            found |= _numbers(read_json(path), path.stem)
+    stated = dict.fromkeys(bounds, "bound") | families(found)
+    row |= {name: value for name, value in (bounds | found).items() if name in stated}
+    return _Row(row, stated, found.keys() - stated.keys())
 
 
 def _range(value: Any) -> tuple[float, float]:
@@ -173,8 +184,9 @@ def comparison_frame(folders: Iterable[str | Path]) -> pd.DataFrame:
     Returns:
         One row per run, indexed by key: the design columns ``DESIGN`` (``rank`` of a dense update is the full
         rank), ``train_loss``, the measured errors ``gap/cross_entropy`` and ``gap/zero_one``, and one column per
-        candidate, named ``family/measure``; NaN where a run lacks it. The keys of failed runs are in
-        ``.attrs["failed"]``.
+        candidate, named ``place/measure``; NaN where a run lacks it. ``.attrs["families"]`` holds the stated family
+        of each candidate, ``.attrs["failed"]`` the keys of failed runs, ``.attrs["unstated"]`` the numbers beside the
+        records that are no registered measure and were left out.
 
     Raises:
         ValueError: if a folder or a record cannot be used, or two runs share task, method, rank, links and seed; the
@@ -187,7 +199,7 @@ def comparison_frame(folders: Iterable[str | Path]) -> pd.DataFrame:
             rows.append(_row(folder, record))
         except KeyError as missing:
             raise ValueError(f"record {str(folder / 'record.json')!r} has no {missing}") from None
-    frame = pd.DataFrame(rows).set_index("key")
+    frame = pd.DataFrame([row.values for row in rows]).set_index("key")
     for _, group in frame.groupby(list(DESIGN)):
         if len(group) > 1:
             shared = ", ".join(f"{name} {group.iloc[0][name]}" for name in DESIGN)
@@ -196,6 +208,8 @@ def comparison_frame(folders: Iterable[str | Path]) -> pd.DataFrame:
                 "epochs, data or model); compare them apart"
             )
     frame.attrs["failed"] = failed
+    frame.attrs["families"] = {name: family for row in rows for name, family in row.families.items()}
+    frame.attrs["unstated"] = sorted({name for row in rows for name in row.unstated})
     return frame
 
 
@@ -206,18 +220,23 @@ def recorded_frame(path: str | Path) -> pd.DataFrame:
         path: what ``compare --results`` wrote.
 
     Returns:
-        As :func:`comparison_frame`, with that comparison's candidates.
+        As :func:`comparison_frame`, with that comparison's candidates and the families that it stated; a file of
+        version 0.1 states none, so that only measures of the registry are candidates.
 
     Raises:
         ValueError: if the file is missing, corrupt, or holds no table of runs.
     """
-    table = read_json(path).get("tables", {}).get("runs")
+    tables = read_json(path).get("tables", {})
+    table = tables.get("runs")
     if table is None or not set(DESIGN) | {"key", "train_loss"} <= set(table["columns"]):
         raise ValueError(f"{str(path)!r} holds no table of runs; give a result file that compare wrote")
     frame = frame_of(table).set_index("key").replace({"nan": math.nan, "inf": math.inf, "-inf": -math.inf})
     measured = [name for name in frame.columns if name not in ("task", "method")]
     frame[measured] = frame[measured].apply(pd.to_numeric)
-    frame.attrs["failed"] = []
+    frame.attrs |= {"failed": [], "unstated": []}
+    stated = tables.get("families")
+    written = {} if stated is None else dict(stated["rows"])
+    frame.attrs["families"] = families(measured) | {name: written[name] for name in measured if name in written}
     return frame
 
 
@@ -238,11 +257,11 @@ def with_recorded(frame: pd.DataFrame | None, path: str | Path) -> pd.DataFrame:
     if others.empty:
         raise ValueError(f"every task of {str(path)!r} ({', '.join(sorted(set(recorded['task'])))}) was given as runs")
     both = pd.concat([frame, others]).sort_index()
-    both.attrs = frame.attrs
+    both.attrs = frame.attrs | {"families": recorded.attrs["families"] | frame.attrs["families"]}
     return both
 
 
-def join_measures(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+def join_measures(frame: pd.DataFrame, path: str | Path, *, family: str = "information") -> pd.DataFrame:
     """Add measures that belong to a configuration rather than a run: ld-MI and CMI estimates, code lengths.
 
     Args:
@@ -250,14 +269,16 @@ def join_measures(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         path: a CSV file with one or more of the design columns (task, method, rank, links, seed) and any number of
             numeric columns, which become ``<file's stem>/<column>``. The rank of full fine-tuning, which has none,
             is not compared.
+        family: what its measures are, where the registry does not know them.
 
     Returns:
         The frame with the new columns; NaN where the file has no row for a run's configuration.
 
     Raises:
         ValueError: if the file is missing, shares no design column, holds no other column, or two rows for one
-            configuration.
+            configuration, or the family is unknown.
     """
+    check_choice("family", family, FAMILIES)
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no table of measures at {str(path)!r}")
@@ -279,7 +300,9 @@ def join_measures(frame: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     joined = joined.drop(columns="_rank", errors="ignore")
     for column in known:  # an earlier comparison's, of runs that this table says nothing about
         joined[column] = joined[column].fillna(frame[column])
-    joined.attrs = frame.attrs
+    new = [f"{path.stem}/{column}" for column in measures]
+    stated = dict.fromkeys(new, family) | families(new) | frame.attrs["families"]
+    joined.attrs = frame.attrs | {"families": stated, "joined": new}
     return joined
 
 
@@ -288,13 +311,14 @@ def _dense(methods: pd.Series) -> pd.Series:
 
 
 def candidates(frame: pd.DataFrame, *, min_runs: int = 3) -> list[str]:
-    """Names of the columns that may predict: every ``family/measure`` but the measured gaps.
+    """Names of the columns that may predict: those whose family is stated, in the frame's order.
 
     Args:
         frame: from :func:`comparison_frame`.
         min_runs: columns known for fewer runs, or the same in all, are left out.
     """
-    names = [name for name in frame.columns if "/" in name and not name.startswith("gap/")]
+    stated = frame.attrs["families"]
+    names = [name for name in frame.columns if name in stated]
     return [name for name in names if frame[name].notna().sum() >= min_runs and _varies(frame[name])]
 
 

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from analysis.records import read_json
 from analysis.studies.published import generalization_error, performance
+from analysis.tasks import DATASETS
 from theory import bounds, layers
 from theory.defaults import RANK
-from theory.layers import MODEL_NAMES
+from theory.layers import MODEL_NAMES, LayerShape
 from theory.methods import METHODS
 from theory.networks import errata, stress
 
 __all__ = [
-    "TRAINING_EXAMPLES",
     "beyond_frame",
     "errata_frame",
+    "methods_frame",
     "paper_pairs",
     "result",
     "table1_frame",
+    "trained_frame",
 ]
-
-TRAINING_EXAMPLES = {
-    "OfficeHome": 15_588,
-    "CIFAR10": 50_000,
-    "MRPC": 3_668,
-    "STS-B": 5_749,
-    "TREC-50": 5_452,
-    "PAWS": 49_401,
-    "CoLA": 8_551,
-    "FOLIO": 1_004,
-    "LogiQA": 7_376,
-    "CLUTRR": 9_074,
-    "OpenBookQA": 4_957,
-    "E2E": 42_061,
-    "DJANGO": 16_000,
-}
-"""n of each data set's published training split. OfficeHome has none: all its images, which favours the bound;
-CLUTRR: gen_train234_test2to10; DJANGO: the usual 16,000 / 1,000 / 1,805; PAWS: labelled, final; FOLIO: version 0."""
 
 ROBERTA_HEAD = (768 * 768 + 768) + (2 * 768 + 2)
 """Numbers in RoBERTa-Base's classification head for two classes: a dense layer and the output."""
@@ -69,9 +56,10 @@ def paper_pairs() -> list[tuple[str, str, int]]:
     printed = [tuple(index[:2]) for index in [*performance().index, *generalization_error().index]]
     pairs = {(_PAPER_NAMES[model], data.replace("TREC50", "TREC-50")) for model, data in printed}
     order = {key: position for position, key in enumerate(_PAPER_NAMES.values())}
-    names = list(TRAINING_EXAMPLES)
+    sizes = {dataset.title: dataset.num_train for dataset in DATASETS.values()}
+    names = list(sizes)
     ranked = sorted(pairs, key=lambda pair: (order[pair[0]], names.index(pair[1])))
-    return [(model, data, TRAINING_EXAMPLES[data]) for model, data in ranked]
+    return [(model, data, sizes[data]) for model, data in ranked]
 
 
 def table1_frame(*, rank: int = RANK, bits: float = 16, links: int = 3, sigma: float = 0.5) -> pd.DataFrame:
@@ -97,6 +85,44 @@ def table1_frame(*, rank: int = RANK, bits: float = 16, links: int = 3, sigma: f
         ]
     ]
     return pd.DataFrame(rows)
+
+
+def methods_frame(shapes: Sequence[LayerShape], *, methods: Sequence[str], **options: Any) -> pd.DataFrame:
+    """Evaluate every bound for several methods before anything is trained.
+
+    Args:
+        shapes: of the adapted matrices.
+        methods: keys of methods.
+        **options: of ``theory.bounds.evaluate``.
+
+    Returns:
+        The columns of ``theory.bounds.bounds_frame`` after the method's key.
+
+    Raises:
+        ValueError: as ``theory.bounds.evaluate``.
+    """
+    frames = []
+    for key in methods:
+        frame = bounds.bounds_frame(bounds.evaluate(shapes, method=key, **options))
+        frame.insert(0, "method", key)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def trained_frame(path: str | Path, **options: Any) -> pd.DataFrame:
+    """Evaluate every bound for what a run really trained.
+
+    Args:
+        path: the run's ``record.json``.
+        **options: of ``theory.bounds.from_update``.
+
+    Raises:
+        ValueError: if the record is missing, corrupt or holds no updates, or as ``theory.bounds.from_update``.
+    """
+    record = read_json(path)
+    if not isinstance(record.get("updates"), list):
+        raise ValueError(f"record {str(path)!r} must hold a list under 'updates', as finished runs do")
+    return bounds.from_update(record["updates"], **options)
 
 
 def result(
@@ -179,7 +205,7 @@ def beyond_frame(*, rank: int = RANK, bits: float = 16, links: int = 3) -> pd.Da
     shapes = layers.for_model("roberta-base")
     rows = []
     for key, method in METHODS.items():
-        common: dict[str, Any] = {"method": key, "num_examples": TRAINING_EXAMPLES["MRPC"], "rank": rank}
+        common: dict[str, Any] = {"method": key, "num_examples": DATASETS["mrpc"].num_train, "rank": rank}
         common |= {"bits": bits, "links": links, "head_numbers": ROBERTA_HEAD}
         found = {one.name: one.value for one in bounds.evaluate(shapes, **common)}
         row = {"Method": method.name, **{name: found.get(name) for name in names}}

@@ -7,6 +7,7 @@ from .evaluation import Outputs as Outputs
 from .evaluation import doubtful_errors as doubtful_errors
 from .evaluation import evaluate as evaluate
 from .evaluation import metric as metric
+from .kinds import CLASSIFICATION as CLASSIFICATION
 from .load import check_places as check_places
 from .load import load_model as load_model
 from .load import load_task as load_task
@@ -14,6 +15,8 @@ from .load import task_names as task_names
 from .presets import DATASETS as DATASETS
 from .presets import MODELS as MODELS
 from .presets import TINY_MODELS as TINY_MODELS
+from .presets import Dataset as Dataset
+from .presets import register_dataset as register_dataset
 from .quiet import quiet_transformers as quiet_transformers
 from .rounding import forward_error as forward_error
 from .rounding import lowest as lowest

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import matthews_corrcoef
 
+from analysis.tasks.kinds import METRICS
 from analysis.tasks.task import Task
 
 __all__ = ["Outputs", "doubtful_errors", "evaluate", "metric"]
@@ -164,4 +165,4 @@ def metric(outputs: Outputs, name: str) -> float:
             return float(np.corrcoef(predictions, labels)[0, 1])
 
         return float(matthews_corrcoef(labels.astype(int), predictions.astype(int)))
-    raise ValueError(f"unknown metric {name!r}; accepted: accuracy, matthews, pearson, perplexity")
+    raise ValueError(f"unknown metric {name!r}; accepted: {', '.join(METRICS)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["KINDS", "Kind"]
+__all__ = ["CLASSIFICATION", "KINDS", "METRICS", "Kind"]
 
 
 Kind = Literal["image-classification", "text-classification", "multiple-choice", "regression", "causal-lm"]
@@ -17,3 +17,9 @@ KINDS: tuple[Kind, ...] = (
     "regression",
     "causal-lm",
 )
+
+CLASSIFICATION: tuple[Kind, ...] = ("image-classification", "text-classification")
+"""Kinds with one label per example out of fixed classes."""
+
+METRICS = ("accuracy", "matthews", "pearson", "perplexity")
+"""What ``analysis.tasks.evaluation.metric`` computes."""

@@ -9,16 +9,31 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from analysis.tasks.image_publishers import read_cifar_binary, read_image_folders
-from analysis.tasks.presets import DatasetPreset
+from analysis.tasks.presets import Dataset
 from analysis.tasks.tables import read_hub_preset
 from analysis.tasks.task import DataOptions, RawTask, Rows, Splits, split_by_seed
+from theory.registry import resolve
 
-__all__ = ["READERS", "read_published"]
+__all__ = [
+    "read_clutrr",
+    "read_cola",
+    "read_django",
+    "read_e2e",
+    "read_folio",
+    "read_logiqa",
+    "read_mrpc",
+    "read_openbookqa",
+    "read_paws",
+    "read_published",
+    "read_rte",
+    "read_stsb",
+    "read_trec_coarse",
+    "read_trec_fine",
+]
 
 
 def _find(folder: Path, *names: str) -> Path:
@@ -86,12 +101,23 @@ def _trec(path: Path, *, fine: bool) -> Rows:
     return rows
 
 
+def read_trec_coarse(folder: Path) -> Splits:
+    """Read TREC with its 6 coarse classes."""
+    return _read_trec(folder, fine=False)
+
+
+def read_trec_fine(folder: Path) -> Splits:
+    """Read TREC with its 50 fine classes."""
+    return _read_trec(folder, fine=True)
+
+
 def _read_trec(folder: Path, *, fine: bool) -> Splits:
     train = _find(folder, "train_5500.label", "train.label")
     return {"train": _trec(train, fine=fine), "heldout": _trec(_find(folder, "TREC_10.label"), fine=fine)}
 
 
-def _read_mrpc(folder: Path) -> Splits:
+def read_mrpc(folder: Path) -> Splits:
+    """Read the paraphrase corpus as Microsoft or GLUE publish it."""
     names = ("#1 String", "#2 String", "Quality")
     return {
         "train": _pairs(_find(folder, "train.tsv", "msr_paraphrase_train.txt"), *names),
@@ -99,7 +125,8 @@ def _read_mrpc(folder: Path) -> Splits:
     }
 
 
-def _read_stsb(folder: Path) -> Splits:
+def read_stsb(folder: Path) -> Splits:
+    """Read STS-B as its publisher or GLUE do."""
     columns = ("genre", "filename", "year", "number", "score", "sentence1", "sentence2")
     path = folder / "sts-train.csv"
     names = ("sentence1", "sentence2", "score")
@@ -113,7 +140,8 @@ def _read_stsb(folder: Path) -> Splits:
     }
 
 
-def _read_paws(folder: Path) -> Splits:
+def read_paws(folder: Path) -> Splits:
+    """Read PAWS, labelled and final."""
     names = ("sentence1", "sentence2", "label")
     return {
         "train": _pairs(_find(folder, "train.tsv"), *names),
@@ -121,7 +149,8 @@ def _read_paws(folder: Path) -> Splits:
     }
 
 
-def _read_cola(folder: Path) -> Splits:
+def read_cola(folder: Path) -> Splits:
+    """Read CoLA as its publisher or GLUE do."""
     columns = ("source", "label", "mark", "sentence")
 
     def rows(path: Path) -> Rows:
@@ -134,7 +163,8 @@ def _read_cola(folder: Path) -> Splits:
     }
 
 
-def _read_rte(folder: Path) -> Splits:
+def read_rte(folder: Path) -> Splits:
+    """Read RTE as SuperGLUE or GLUE do."""
     notes = ("held out: the development file; the test labels are not public",)
     if (folder / "train.tsv").is_file():
         names = ("sentence1", "sentence2", "label")
@@ -152,7 +182,9 @@ def _read_rte(folder: Path) -> Splits:
     return {"train": train, "heldout": heldout, "notes": notes}
 
 
-def _read_folio(folder: Path) -> Splits:
+def read_folio(folder: Path) -> Splits:
+    """Read FOLIO."""
+
     def rows(path: Path) -> Rows:
         found = []
         for row in _jsonl(path):
@@ -174,7 +206,7 @@ def _read_folio(folder: Path) -> Splits:
     }
 
 
-def _read_logiqa(folder: Path) -> Splits:
+def read_logiqa(folder: Path) -> Splits:
     """Read blocks of eight lines: empty, the answer's letter, the context, the question, four options."""
 
     def rows(path: Path) -> Rows:
@@ -196,7 +228,9 @@ def _read_logiqa(folder: Path) -> Splits:
     return {"train": rows(_find(folder, "Train.txt")), "heldout": rows(_find(folder, "Test.txt"))}
 
 
-def _read_clutrr(folder: Path) -> Splits:
+def read_clutrr(folder: Path) -> Splits:
+    """Read CLUTRR."""
+
     def rows(paths: list[Path]) -> Rows:
         return [
             {
@@ -214,7 +248,9 @@ def _read_clutrr(folder: Path) -> Splits:
     return {"train": rows(train), "heldout": rows(test)}
 
 
-def _read_openbookqa(folder: Path) -> Splits:
+def read_openbookqa(folder: Path) -> Splits:
+    """Read OpenBookQA."""
+
     def rows(path: Path) -> Rows:
         found = []
         for row in _jsonl(path):
@@ -235,7 +271,9 @@ def _read_openbookqa(folder: Path) -> Splits:
     }
 
 
-def _read_e2e(folder: Path) -> Splits:
+def read_e2e(folder: Path) -> Splits:
+    """Read E2E."""
+
     def rows(path: Path) -> Rows:
         return [{"text": f"{_take(r, path, 'mr')}\n", "target": _take(r, path, "ref")} for r in _csv(path)]
 
@@ -244,7 +282,7 @@ def _read_e2e(folder: Path) -> Splits:
     return {"train": rows(train), "heldout": rows(_find(folder, "testset_w_refs.csv")), "notes": notes}
 
 
-def _read_django(folder: Path) -> Splits:
+def read_django(folder: Path) -> Splits:
     """Read the two files aligned by line; the customary split is 16,000 / 1,000 / 1,805 in file order."""
     prompts = _text(_find(folder, "all.anno")).split("\n")
     codes = _text(_find(folder, "all.code")).split("\n")
@@ -261,32 +299,23 @@ def _read_django(folder: Path) -> Splits:
     return {"train": rows[:16_000], "heldout": rows[17_000:], "notes": ("customary split by line; 1,000 unused",)}
 
 
-READERS: dict[str, Callable[[Path], Splits]] = {
-    "trec_coarse": lambda folder: _read_trec(folder, fine=False),
-    "trec_fine": lambda folder: _read_trec(folder, fine=True),
-    "mrpc": _read_mrpc,
-    "stsb": _read_stsb,
-    "paws": _read_paws,
-    "cola": _read_cola,
-    "rte": _read_rte,
-    "folio": _read_folio,
-    "logiqa": _read_logiqa,
-    "clutrr": _read_clutrr,
-    "openbookqa": _read_openbookqa,
-    "e2e": _read_e2e,
-    "django": _read_django,
-    "image_folders": read_image_folders,
-    "cifar_binary": read_cifar_binary,
-}
+def _read(preset: Dataset, folder: Path) -> Splits:
+    reader = resolve(preset.reader)
+    if not callable(reader):
+        raise TypeError(f"reader of data set {preset.name!r} must be a function of a folder, got {reader!r}")
+    splits = reader(folder)
+    if not isinstance(splits, dict) or not ({"train", "heldout"} <= set(splits) or "all" in splits):
+        raise ValueError(f"reader of data set {preset.name!r} must return train and heldout, or all")
+    return splits
 
 
-def read_published(preset: DatasetPreset, *, data: str | None, options: DataOptions, seed: int) -> RawTask:
+def read_published(preset: Dataset, *, data: str | None, options: DataOptions, seed: int) -> RawTask:
     """Read a preset from its publisher's folder, or from the hub when ``data`` is None.
 
     Raises:
         ValueError: if a file in the folder is missing or malformed, or the hub is out of reach.
     """
-    splits = read_hub_preset(preset) if data is None else READERS[preset.reader](Path(data).expanduser())
+    splits = read_hub_preset(preset) if data is None else _read(preset, Path(data).expanduser())
     if "all" in splits:
         splits["train"], splits["heldout"] = split_by_seed(splits["all"], share=options.heldout_share, seed=seed)
     return RawTask(

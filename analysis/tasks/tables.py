@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset
 
 from analysis.tasks.hub import hub_reachable
 from analysis.tasks.kinds import KINDS
-from analysis.tasks.presets import DatasetPreset
+from analysis.tasks.presets import Dataset
 from analysis.tasks.task import DataOptions, RawTask, Splits, split_by_seed
 
 __all__ = ["read_hub_preset", "read_table"]
@@ -41,7 +40,7 @@ def _root_cause(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _read_file(path: Path, encoding: str) -> Dataset:
+def _read_file(path: Path, encoding: str) -> datasets.Dataset:
     try:
         codecs.lookup(encoding)
     except LookupError:
@@ -86,7 +85,7 @@ def local_path(data: str) -> Path | None:
     return None
 
 
-def _local_splits(path: Path, encoding: str) -> dict[str, Dataset]:
+def _local_splits(path: Path, encoding: str) -> dict[str, datasets.Dataset]:
     if path.is_file():
         if path.suffix not in _FORMATS:
             raise ValueError(f"file {str(path)!r} has an unknown format; accepted: {', '.join(_FORMATS)}")
@@ -100,7 +99,7 @@ def _local_splits(path: Path, encoding: str) -> dict[str, Dataset]:
     return {stem: _read_file(file, encoding) for stem, file in files.items() if stem in ("train", *_HELDOUT)}
 
 
-def _hub(name: str, config: str | None = None) -> dict[str, Dataset]:
+def _hub(name: str, config: str | None = None) -> dict[str, datasets.Dataset]:
     if not hub_reachable():
         raise ValueError(
             f"data set {name!r} is no local file or folder and cannot be fetched from the hub (offline); "
@@ -116,7 +115,7 @@ def _hub(name: str, config: str | None = None) -> dict[str, Dataset]:
         ) from None
 
 
-def _column(table: Dataset, name: str | None, role: str, source: str) -> list[Any]:
+def _column(table: datasets.Dataset, name: str | None, role: str, source: str) -> list[Any]:
     if name is None:
         raise ValueError(f"{role} is needed: name the column; {source} has {', '.join(table.column_names)}")
     if name not in table.column_names:
@@ -124,7 +123,7 @@ def _column(table: Dataset, name: str | None, role: str, source: str) -> list[An
     return list(table[name])
 
 
-def _rows(table: Dataset, options: DataOptions, source: str) -> list[dict[str, Any]]:
+def _rows(table: datasets.Dataset, options: DataOptions, source: str) -> list[dict[str, Any]]:
     if options.kind == "image-classification":
         images, labels = _column(table, options.text, "text", source), _column(table, options.label, "label", source)
         return [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
@@ -181,7 +180,7 @@ def read_table(data: str, *, options: DataOptions, seed: int) -> RawTask:
     )
 
 
-def _preset_row(record: dict[str, Any], preset: DatasetPreset, names: list[str] | None) -> dict[str, Any]:
+def _preset_row(record: dict[str, Any], preset: Dataset, names: list[str] | None) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for role, column in preset.columns.items():
         value = record[column]
@@ -201,12 +200,14 @@ def _preset_row(record: dict[str, Any], preset: DatasetPreset, names: list[str] 
     return row
 
 
-def read_hub_preset(preset: DatasetPreset) -> Splits:
+def read_hub_preset(preset: Dataset) -> Splits:
     """Fetch a preset from the hub.
 
     Raises:
         ValueError: if the hub is out of reach, or the data set there has other splits or columns.
     """
+    if preset.hub is None:
+        raise ValueError(f"task {preset.name!r} is on no hub: give the folder of its publisher as data")
     hub, config = preset.hub
     splits = _hub(hub, config)
     train, heldout = preset.splits

@@ -158,12 +158,10 @@ def test_other_tuners_and_variants_are_refused(mlp):
     from peft import IA3Config
 
     other = get_peft_model(mlp(), IA3Config(target_modules=["0"], feedforward_modules=[]))
-    with pytest.raises(
-        ValueError, match=r"must be of the form of one family .dense, factors, columns.; it is of no family"
-    ):
+    with pytest.raises(ValueError, match=r"of one family .*; it is of no family"):
         list(factors(other))
     dora = get_peft_model(mlp(), LoraConfig(target_modules=["0"], use_dora=True))
-    with pytest.raises(ValueError, match="LoRA variant"):
+    with pytest.raises(ValueError, match="it is of no family"):
         list(factors(dora))
 
 

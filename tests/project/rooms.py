@@ -37,7 +37,7 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "runs": ("tasks", "statistics", "records"),
         "certificates": ("tasks", "records"),
         "measures": ("runs", "tasks", "geometry", "spectra", "records"),
-        "studies": ("measures", "runs", "geometry", "spectra", "statistics", "records"),
+        "studies": ("measures", "runs", "tasks", "geometry", "spectra", "statistics", "records"),
         "plots": ("geometry", "statistics", "records"),
         "benchmarks": ("runs", "geometry", "spectra", "records"),
         "commands": (

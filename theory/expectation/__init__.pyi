@@ -8,9 +8,9 @@ from .forms import direct as direct
 from .forms import excess as excess
 from .forms import information as information
 from .forms import perturbation as perturbation
-from .rules import BOUNDS as BOUNDS
 from .rules import Case as Case
 from .rules import Rule as Rule
 from .rules import register_bound as register_bound
+from .shipped import BOUNDS as BOUNDS
 from .table1 import method_numbers as method_numbers
 from .table1 import table1 as table1

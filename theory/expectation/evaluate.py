@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 
 from theory.checks import check_choice, check_integer, check_norms, check_number, check_probability
 from theory.defaults import RANK
-from theory.expectation import shipped as shipped
 from theory.expectation.description import check_record, plan
-from theory.expectation.rules import BOUNDS, Case
+from theory.expectation.rules import Case
+from theory.expectation.shipped import BOUNDS
 from theory.expectation.table1 import resolve_range
 from theory.layers import Layers
 from theory.methods import Method

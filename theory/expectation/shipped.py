@@ -19,7 +19,7 @@ from theory.expectation.forms import (
     loss_change_from_log,
     perturbation,
 )
-from theory.expectation.rules import Case, Rule, register_bound
+from theory.expectation.rules import BOUNDS, Case, Rule, register_bound
 from theory.expectation.table1 import (
     ADAPTER_ONLY,
     EXPECTATION,
@@ -32,7 +32,7 @@ from theory.expectation.table1 import (
 from theory.networks import correction, deviation_log
 from theory.records import Bound
 
-__all__: list[str] = []
+__all__ = ["BOUNDS"]
 
 DIAGNOSTIC = "the norms were measured on this run: a diagnostic, unless they were enforced in training"
 

@@ -185,6 +185,43 @@ def test_trace_estimates_cover_the_trace_and_hutchpp_is_tighter_on_decaying_spec
     assert covered >= 33
 
 
+@pytest.mark.parametrize("probes", [4, 100])
+def test_the_standard_error_is_the_spread_of_the_estimates(probes):
+    """With signs the variance of one probe is 2 (|H|_F^2 - sum of squares of the diagonal); a mean's is 1 / n of it."""
+    rng = np.random.default_rng(3)
+    matrix = rng.standard_normal((30, 30))
+    matrix = matrix + matrix.T
+    deviation = np.sqrt(2 * (np.square(matrix).sum() - np.square(np.diag(matrix)).sum()) / probes)
+    found = [hutchinson(matrix_operator(matrix), probes=probes, seed=seed) for seed in range(200)]
+    # A root mean square of 200 estimates of the deviation varies by 1 / sqrt(2 * 200 * (n - 1)), at most 3 %.
+    mean_square = np.mean([estimate.standard_error**2 for estimate in found])
+    assert np.sqrt(mean_square) == pytest.approx(deviation, rel=0.1)
+    # A standard deviation of 200 values varies by 5 %.
+    assert np.std([estimate.value for estimate in found]) == pytest.approx(deviation, rel=0.2)
+    assert np.isnan(hutchinson(matrix_operator(matrix), probes=1).standard_error)
+
+
+def test_hutchpps_standard_error_is_the_spread_given_its_sketch():
+    matrix = np.random.default_rng(4).standard_normal((40, 40))
+    matrix = matrix + matrix.T
+    found = [hutchpp(matrix_operator(matrix), products=30, seed=seed) for seed in range(150)]
+    spread = np.std([estimate.value for estimate in found])
+    assert np.sqrt(np.mean([estimate.standard_error**2 for estimate in found])) == pytest.approx(spread, rel=0.25)
+    assert {estimate.products for estimate in found} == {30}
+
+
+def test_the_densitys_standard_error_is_the_spread_of_its_mean():
+    matrix = np.random.default_rng(5).standard_normal((20, 20))
+    matrix = matrix + matrix.T
+    options = {"steps": 10, "points": 5, "width": 2.0}
+    found = [spectral_density(matrix_operator(matrix), probes=6, seed=seed, **options) for seed in range(120)]
+    # The grid follows the nodes; compare at zero, where every grid's middle nearly lies.
+    at_zero = np.array([np.interp(0.0, item.grid, item.density) for item in found])
+    errors = np.array([np.interp(0.0, item.grid, item.standard_error) for item in found])
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(at_zero.std(), rel=0.35)
+    assert np.isnan(spectral_density(matrix_operator(matrix), probes=1, **options).standard_error).all()
+
+
 def test_hutchpp_is_exact_once_its_sketch_spans_the_space():
     matrix = np.diag([3.0, 1.0])
     found = hutchpp(matrix_operator(matrix), products=12)

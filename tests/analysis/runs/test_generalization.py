@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from analysis.records import atomic_write_json, read_json, table_of
 from analysis.runs.collect import find_runs, frame, read_records, runs_result, write_parquet
 from analysis.runs.generalization import measured_gap
-from analysis.statistics import across_seeds, bootstrap_means
+from analysis.statistics import bootstrap_means
 
 
 def test_the_interval_covers_the_true_gap_as_often_as_it_says():
@@ -94,32 +94,6 @@ def test_bad_losses_are_named(arguments, message):
     train, heldout, options = arguments
     with pytest.raises(ValueError, match=message):
         measured_gap(train, heldout, **{"loss_range": 1.0, **options})
-
-
-def runs(values: dict[str, list[float]]) -> pd.DataFrame:
-    rows = [
-        {"task": "t", "model": "m", "method": method, "rank": 2, "links": 1, "status": "done", "metric": v}
-        for method, results in values.items()
-        for v in results
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_seeds_are_averaged_with_both_intervals():
-    table = across_seeds(runs({"cla": [0.1, 0.2, 0.3], "lora": [0.5]}), columns=("metric",)).set_index("method")
-    row = table.loc["cla"]
-    assert (row["seeds"], row["metric"]) == (3, pytest.approx(0.2))
-    assert 0.1 <= row["metric_low"] < 0.2 < row["metric_high"] <= 0.3
-    # Student's t with two degrees of freedom: 4.302653 * 0.1 / sqrt(3).
-    assert row["metric_t_high"] - row["metric"] == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
-    assert np.isnan(table.loc["lora", "metric_low"])
-
-
-def test_averaging_what_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="no column 'loss'"):
-        across_seeds(runs({"cla": [0.1]}), columns=("loss",))
-    with pytest.raises(ValueError, match="no finished run"):
-        across_seeds(runs({"cla": [0.1]}).assign(status="failed"))
 
 
 def record(seed: int, *, accuracy: float, method: str = "cla") -> dict:

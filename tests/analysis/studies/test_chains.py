@@ -1,7 +1,6 @@
-"""Paired comparisons of chains: the exact test against hand-worked numbers, and real runs end to end."""
+"""Paired comparisons of chains: real runs end to end."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from analysis.commands.main import main
@@ -9,7 +8,7 @@ from analysis.geometry import Landscape
 from analysis.measures import choose_checkpoint, geometry, measure_runs
 from analysis.measures.folder import measure_run
 from analysis.records import read_json
-from analysis.statistics import paired_claim, unchained_partner
+from analysis.statistics import paired_claim
 from analysis.studies.chains import (
     chain_runs,
     committed_claim,
@@ -19,59 +18,6 @@ from analysis.studies.chains import (
     sharpness_frame,
 )
 from analysis.studies.planes import planes
-from theory.methods import METHODS
-
-
-def frame(differences):
-    rows = [{"method": "cla", "seed": seed, "checkpoint": "last", "x": 1.0} for seed in range(len(differences))]
-    rows += [
-        {"method": "c3la", "seed": seed, "checkpoint": "last", "x": 1.0 + value}
-        for seed, value in enumerate(differences)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_every_chain_has_a_partner_that_differs_in_the_chain_alone():
-    chains = [key for key, method in METHODS.items() if method.chained]
-    assert {key: unchained_partner(key) for key in chains} == {
-        "cola": "lora",
-        "rac": "asym",
-        "c3la": "cla",
-        "r-c3la": "r-cla",
-    }
-
-
-@pytest.mark.parametrize(
-    ("differences", "p_value"),
-    # all four signs alike: 1 of 16 patterns; one small minus among three: patterns + + + + and itself, 2 of 16
-    [([1.0, 2.0, 3.0, 4.0], 1 / 16), ([-1.0, 2.0, 3.0, 4.0], 2 / 16), ([0.0, 0.0, 0.0], 1.0), ([-1.0, -1.0], 1.0)],
-)
-def test_sign_flip_p_value_counts_patterns_exactly(differences, p_value):
-    row = paired_claim(frame(differences), ["x"]).iloc[0]
-    assert row["p_value"] == pytest.approx(p_value)
-    assert row["difference"] == pytest.approx(sum(differences) / len(differences))
-    assert row["low"] <= row["difference"] <= row["high"]
-    assert row["verdict"] == ("larger" if row["low"] > 0 else "smaller" if row["high"] < 0 else "undecided")
-
-
-def test_counts_in_doubt_leave_the_number_of_larger_pairs_open_and_the_edge_says_when_the_verdict_tips():
-    made = frame([1.0, -1.0, 5.0]).assign(x_low=lambda f: f["x"] - 1, x_high=lambda f: f["x"] + 1)
-    row = paired_claim(made, ["x"]).iloc[0]
-    assert (row["larger"], row["larger_low"], row["larger_high"]) == (2, 1, 3)
-    assert row["edge"] == min(abs(row["low"]), abs(row["high"]))
-    certain = paired_claim(frame([1.0, -1.0, 5.0]), ["x"]).iloc[0]
-    assert (certain["larger_low"], certain["larger_high"]) == (2, 2)
-
-
-def test_a_difference_that_rounding_makes_is_none():
-    row = paired_claim(frame([1e-16, 3e-16, 2e-16]), ["x"]).iloc[0]
-    assert (row["larger"], row["difference"], row["p_value"], row["verdict"]) == (0, 0.0, 1.0, "undecided")
-
-
-def test_a_frame_without_pairs_is_refused():
-    alone = frame([1.0])
-    with pytest.raises(ValueError, match="no chained method"):
-        paired_claim(alone[alone["method"] == "c3la"], ["x"])
 
 
 def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thread, monkeypatch):

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.plots import runs as plots
-from analysis.statistics import across_seeds
 from analysis.studies.methods import compare_pairs, method_table, read_results
-
-mpl.use("Agg")
 
 
 def planted(*, shift: float, seed: int = 0) -> pd.DataFrame:
@@ -41,6 +36,27 @@ def test_pairing_removes_the_noise_that_seeds_share():
     assert table.loc["LoRA - FFT", "mean"] == pytest.approx(-1.0)
 
 
+def test_ties_are_neither_smaller_nor_decided():
+    """Units: -2 (task a), a tie and a difference that rounding alone makes (b), +1 (c)."""
+    rows = [("a", 1, 3.0, 1.0), ("b", 1, 0.5, 0.5), ("b", 2, 0.1 + 0.2, 0.3), ("c", 1, 1.0, 2.0)]
+    runs = pd.DataFrame(
+        [
+            {"task": task, "method": method, "rank": rank, "seed": 0, "gap": gap}
+            for task, rank, lora, cla in rows
+            for method, gap in (("lora", lora), ("cla", cla))
+        ]
+    )
+    published = pd.DataFrame({"cla": [1.0, 2.0, 3.0, 4.0], "lora": [2.0, 2.0, 1.0, np.nan]})
+    row = compare_pairs(runs, "gap", pairs=[("cla", "lora")], published=published).loc["cLA - LoRA"]
+    assert row[["units", "smaller", "paper_units", "paper_smaller"]].tolist() == [4, 1, 3, 1]
+    assert row["mean"] == pytest.approx(-0.25)
+    # One of two decided units: either sign is as likely.
+    assert row["p"] == 1.0
+    nothing = compare_pairs(runs[runs["task"] == "b"], "gap", pairs=[("cla", "lora")]).iloc[0]
+    assert (nothing["smaller"], nothing["mean"], nothing["low"], nothing["high"]) == (0, 0.0, 0.0, 0.0)
+    assert np.isnan(nothing["p"])
+
+
 def test_the_papers_rows_are_counted_beside_ours():
     published = pd.DataFrame({"cla": [1.0, 2.0, np.nan], "lora": [2.0, 1.0, 1.0]})
     table = compare_pairs(planted(shift=0.1), "gap", pairs=[("cla", "lora")], published=published)
@@ -54,6 +70,14 @@ def test_tables_have_a_row_per_task_and_a_column_per_method_in_order():
     assert table.loc["a", "LoRA"] == table.loc["a", "cLA"]
     with pytest.raises(ValueError, match="no run of rank 7"):
         method_table(planted(shift=0.0), "gap", rank=7)
+
+
+def test_a_cell_is_mean_low_and_high_over_seeds_scaled():
+    rows = [("t", "cla", 2, seed, value) for seed, value in enumerate([0.25, 0.5])]
+    runs = pd.DataFrame([*rows, ("t", "lora", 2, 0, 0.125)], columns=["task", "method", "rank", "seed", "gap"])
+    table = method_table(runs, "gap", scale=100.0, digits=1)
+    assert table.loc["t", "cLA"] == "37.5 [25.0, 50.0]"
+    assert table.loc["t", "LoRA"] == "12.5 [nan, nan]"
 
 
 def test_committed_runs_are_read_together(tmp_path):
@@ -72,22 +96,3 @@ def test_committed_runs_are_read_together(tmp_path):
         read_results(tmp_path, pattern="other.json")
     with pytest.raises(ValueError, match="none of the pairs"):
         compare_pairs(planted(shift=0.0), "gap", pairs=[("cola", "rac")])
-
-
-def test_plots_draw_a_point_per_method_and_a_line_per_rank():
-    means = across_seeds(planted(shift=0.1), columns=("gap",), by=("task", "method", "rank"))
-    first = means[means["task"] == "a"]
-    ax = plots.plot_against_rank(first, "gap")
-    assert len(ax.get_lines()) == 3
-    chain = first[first["method"] == "cla"].assign(method="c3la", links=[2, 3])
-    assert len(plots.plot_against_links(chain, "gap").get_legend().get_texts()) == 1
-    one = across_seeds(planted(shift=0.1).query("rank != 1"), columns=("gap",), by=("method",))
-    ax = plots.plot_methods(one, "gap")
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["FFT", "LoRA", "cLA"]
-    with pytest.raises(ValueError, match="one row per method"):
-        plots.plot_methods(first, "gap")
-    ax = plots.plot_pairs(compare_pairs(planted(shift=0.1), "gap", pairs=[("cla", "lora")]), value="gap")
-    assert ax.get_xlabel() == "difference in gap"
-    record = {"config": {"method": "cla"}, "history": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": "nan"}]}
-    assert len(plots.plot_history([record]).get_lines()) == 1
-    mpl.pyplot.close("all")

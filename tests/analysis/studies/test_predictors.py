@@ -79,10 +79,13 @@ def write_world(folder, *, follow, seed=0):
         atomic_write_json(folder / done["key"] / "record.json", done)
         measures = {
             "schema": 1,
-            "sharpness": {"adapter": sharpness, "merged": rng.uniform()},
-            "intruders": {"last": int(rng.integers(5))},
+            "sharpness_worst_adapter": sharpness,
+            "sharpness_worst_merged": rng.uniform(),
+            "intruders_paper": int(rng.integers(5)),
             "note": "text",
-            "spectrum": {"effective_rank": rng.uniform(), "values": [1, 2]},
+            "effective_rank": rng.uniform(),
+            "spectrum": {"values": [1, 2]},
+            "traced_tokens": int(rng.integers(5)),
         }
         atomic_write_json(folder / done["key"] / "measures.json", measures)
 
@@ -93,8 +96,10 @@ def test_frame_holds_design_gaps_bounds_norms_and_measures(tmp_path):
     assert len(frame) == 27
     row = frame.loc["c3la-4-3-0"]
     assert (row["method"], row["rank"], row["links"], row["seed"]) == ("c3la", 4, 3, 0)
-    assert {"gap/cross_entropy", "gap/zero_one", "measures/intruders/last", "size/trainable"} <= set(frame.columns)
+    assert {"gap/cross_entropy", "gap/zero_one", "measures/intruders_paper", "size/trainable"} <= set(frame.columns)
     assert not {"measures/schema", "measures/note", "measures/spectrum/values"} & set(frame.columns)
+    assert "measures/traced_tokens" not in frame.columns
+    assert frame.attrs["unstated"] == ["measures/traced_tokens"]
     assert "run/margin_mean" in candidates(frame)
     assert "norm/update_max" not in candidates(frame)
 
@@ -157,12 +162,39 @@ def test_the_claim_is_decided_for_the_planted_side(tmp_path, follow, verdict):
     claim = judge_claim(frame, comparison=comparison)
     assert claim["verdict"] == verdict
     assert claim["sentence"].endswith(f"the claim is {verdict}.")
-    assert set(claim["differences"].index) == set(rival_columns(frame.columns))
+    rivals = {"measures/sharpness_worst_adapter", "measures/sharpness_worst_merged", "measures/intruders_paper"}
+    assert set(claim["differences"].index) == rivals
+
+
+def test_rivals_are_told_by_the_family_they_state_and_never_by_their_name():
+    stated = {
+        "measures/sam_gap": "sharpness",
+        "measures/fisher_norm": "curvature",
+        "measures/traced_tokens": "fit",
+        "bound/sharpened": "bound",
+    }
+    assert rival_columns(list(stated), families=stated) == ["measures/sam_gap", "measures/fisher_norm"]
+    with pytest.raises(ValueError, match="lacks measures/hessian_like"):
+        rival_columns(["measures/hessian_like"], families=stated)
+
+
+def test_joined_measures_are_of_the_family_that_was_stated(tmp_path):
+    write_world(tmp_path / "runs", follow="bound")
+    frame = comparison_frame([tmp_path / "runs"])
+    table = tmp_path / "information.csv"
+    table.write_text("method,ld-mi,flat\ncla,0.25,1\nc3la,0.5,2\n")
+    stated = join_measures(frame, table, family="sharpness").attrs["families"]
+    assert stated["information/ld-mi"] == "information"  # the registry knows it
+    assert stated["information/flat"] == "sharpness"
+    with pytest.raises(ValueError, match="family must be one of bound, norm"):
+        join_measures(frame, table, family="flat")
 
 
 def test_a_world_without_rivals_says_so(tmp_path):
     write_world(tmp_path, follow="bound")
-    frame = comparison_frame([tmp_path]).drop(columns=rival_columns(comparison_frame([tmp_path]).columns))
+    frame = comparison_frame([tmp_path])
+    stated = frame.attrs["families"]
+    frame = frame.drop(columns=[name for name in stated if stated[name] in ("sharpness", "curvature", "intruders")])
     comparison = Comparison(target="gap/cross_entropy", axes=("method", "rank"), replicates=10)
     assert judge_claim(frame, comparison=comparison)["verdict"] == "no rivals"
 
@@ -172,7 +204,7 @@ def test_compare_task_finds_the_planted_bound(tmp_path):
     table, _ = compare_task(comparison_frame([tmp_path]), loss="cross_entropy", replicates=50, permutations=99)
     assert table.loc["bound/table1-root", "tau_b"] > 0.8
     assert table.loc["bound/table1-root", "q"] < 0.1
-    assert abs(table.loc["measures/sharpness/merged", "tau_b"]) < 0.4
+    assert abs(table.loc["measures/sharpness_worst_merged", "tau_b"]) < 0.4
 
 
 def test_result_and_command_write_the_same_tables(tmp_path, capsys):
@@ -208,12 +240,14 @@ def test_runs_of_other_tasks_are_taken_from_an_earlier_comparison(tmp_path, caps
     assert "old.json: 27 runs of trec as recorded there" in capsys.readouterr().out
     assert read_json(both)["provenance"]["notes"][0].startswith("trec: as recorded on ")
     recorded, found = recorded_frame(old), recorded_frame(both)
+    assert recorded.attrs["families"]["information/ld_mi"] == "information"
+    assert recorded.attrs["families"]["measures/intruders_paper"] == "intruders"
     pd.testing.assert_frame_equal(
         found[found["task"] == "trec"][recorded.columns].sort_index(), recorded.sort_index(), check_dtype=False
     )
     fresh = comparison_frame([tmp_path / "new"])
     fresh = fresh[[name for name in fresh.columns if name in found]]  # a result keeps what varies
-    assert {"gap/cross_entropy", "bound/table1-root", "measures/sharpness/merged"} <= set(fresh.columns)
+    assert {"gap/cross_entropy", "bound/table1-root", "measures/sharpness_worst_merged"} <= set(fresh.columns)
     pd.testing.assert_frame_equal(found.loc[fresh.index, fresh.columns], fresh, check_dtype=False)
     known = found["information/ld_mi"].dropna().groupby(found["task"]).agg(["size", "min", "max"])
     assert known.loc["trec"].tolist() == [6, 0.25, 0.75]

@@ -1,0 +1,76 @@
+"""One configuration over several seeds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.records import RunFailure
+from analysis.runs.config import RunConfig
+from analysis.runs.finetune import run
+
+__all__ = ["SeedRun", "is_first_process", "run_seeds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRun:
+    """What became of one seed.
+
+    Attributes:
+        seed: which.
+        folder: of the run.
+        record: its record; None if it failed.
+        failure: what failed; None if it did not.
+        known: whether it was recorded before.
+    """
+
+    seed: int
+    folder: Path
+    record: dict[str, Any] | None
+    failure: RunFailure | None
+    known: bool
+
+
+def is_first_process() -> bool:
+    """Return whether this is the process that writes and prints, under ``torchrun`` or alone."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def run_seeds(
+    values: Mapping[str, Any],
+    *,
+    seeds: Sequence[int],
+    folder: str | Path,
+    again: bool = False,
+    progress: bool = False,
+    report_to: str = "none",
+) -> Iterator[SeedRun]:
+    """Train one configuration seed by seed; a seed that fails does not stop the others.
+
+    Args:
+        values: of a :class:`RunConfig`, but its seed.
+        seeds: which.
+        folder: where runs are kept.
+        again: whether a run that is recorded is made again.
+        progress: whether the first process shows the Trainer's progress bar.
+        report_to: "none", "tensorboard" or "wandb".
+
+    Raises:
+        ValueError: as :func:`analysis.runs.finetune.run`.
+    """
+    for seed in seeds:
+        config = RunConfig.from_mapping({**values, "seed": seed})
+        place = Path(folder) / config.key()
+        known = (place / "record.json").exists() and not again
+        if again and is_first_process():
+            shutil.rmtree(place, ignore_errors=True)
+        record, failure = None, None
+        try:
+            record = run(config, folder=folder, progress=progress and is_first_process(), report_to=report_to)
+        except RunFailure as error:
+            failure = error
+        yield SeedRun(seed=seed, folder=place, record=record, failure=failure, known=known)
