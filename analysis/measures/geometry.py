@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from adapters import target_names
+from adapters.layer import layer_shape
 from analysis.geometry import (
     expected_rise,
     hessian,
@@ -66,7 +67,7 @@ def adapted_weights(model: nn.Module, record: dict[str, Any]) -> list[str] | Non
     if hasattr(model, "peft_config"):
         return None
     names = target_names(model, record["config"].get("target_modules") or None)
-    return [f"{name}.weight" for name in names]
+    return [f"{name}.weight" for name in names if layer_shape(model.get_submodule(name)) is not None]
 
 
 def run_updates(run: LoadedRun) -> list[LayerUpdate]:

@@ -219,7 +219,7 @@ def test_transformers_attention_is_vectorised_exactly():
     config = BertConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
     )
-    model = prepare(BertForSequenceClassification(config), "lora", rank=2).model
+    model = prepare(BertForSequenceClassification(config), "lora", rank=2, alpha=32).model
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.3)

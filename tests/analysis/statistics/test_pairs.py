@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis.statistics import across_seeds, paired_claim
-from analysis.statistics.agreement import granulated_tau, partial_tau, prepare_cells, sign_error
-from analysis.statistics.conditional_mi import conditional_cells, conditional_mutual_information
+from analysis.statistics.agreement import design_pairs, granulated_tau, partial_tau, sign_error
+from analysis.statistics.conditional_mi import conditional_mutual_information, conditioning_strata
 from analysis.statistics.pairs import all_pairs, axis_pairs, check_design, dense_ranks, environment_pairs
 from analysis.statistics.resampling import (
     adjust_p_values,
@@ -140,16 +140,16 @@ def test_samples_without_a_pair_leave_the_sign_error_open():
     assert np.array_equal(errors[..., 0], [[np.nan] * 3, [0.0, 0.5, 1.0], [0.0, np.nan, np.nan]], equal_nan=True)
 
 
-def test_prepared_cells_give_what_they_are_prepared_for():
+def test_prepared_pairs_give_what_they_are_prepared_for():
     design = pd.DataFrame({"rank": [1, 2, 1, 2], "links": [1, 1, 3, 3]})
-    cells = prepare_cells(design, axes=["rank", "links"])
+    prepared = design_pairs(design, axes=["rank", "links"])
     arguments = ([1.0, 2.0, 1.0, 2.0], [1.0, 2.0, 3.0, 4.0], design)
-    assert granulated_tau(*arguments, axes=["rank", "links"], cells=cells) == granulated_tau(
+    assert granulated_tau(*arguments, axes=["rank", "links"], prepared=prepared) == granulated_tau(
         *arguments, axes=["rank", "links"]
     )
-    assert list(cells.environments) == list(cells.granulated) == ["rank", "links"]
+    assert list(prepared.environments) == list(prepared.granulated) == ["rank", "links"]
     psi = granulated_tau(*arguments, axes=["rank", "links"], variant="b")
-    # The measure is constant along the links: those cells are undefined and left out.
+    # The measure is constant along the links: those groups are undefined and left out.
     assert psi["rank"].item() == psi["mean"].item() == 1.0
     assert np.isnan(psi["links"].item())
 
@@ -208,23 +208,23 @@ def test_ties_are_a_letter_a_minus_or_left_out():
 
 def test_conditioning_sets_have_at_most_two_members_or_exactly_two():
     design = pd.DataFrame([(a, b, c) for a in (1, 2) for b in (1, 2) for c in (1, 2)], columns=["a", "b", "c"])
-    jiang = conditional_cells(design, axes=["a", "b", "c"])
+    jiang = conditioning_strata(design, axes=["a", "b", "c"])
     assert list(jiang.codes) == ["none", "a", "b", "c", "a + b", "a + c", "b + c"]
     assert list(jiang.counts.values()) == [1, 4, 4, 4, 16, 16, 16]
     assert len(jiang.left) == 56
-    pgdl = conditional_cells(design, axes=["a", "b", "c"], convention="pgdl")
+    pgdl = conditioning_strata(design, axes=["a", "b", "c"], convention="pgdl")
     assert list(pgdl.codes) == ["a + b", "a + c", "b + c"]
     assert len(pgdl.left) == 64
-    assert list(conditional_cells(design, axes=["a", "b"], convention="pgdl").codes) == ["a + b"]
+    assert list(conditioning_strata(design, axes=["a", "b"], convention="pgdl").codes) == ["a + b"]
     for axes in (["a"], []):
         with pytest.raises(ValueError, match="conditions on two hyper-parameters"):
-            conditional_cells(design, axes=axes, convention="pgdl")
+            conditioning_strata(design, axes=axes, convention="pgdl")
     with pytest.raises(ValueError, match="convention must be"):
-        conditional_cells(design, axes=["a"], convention="none")
+        conditioning_strata(design, axes=["a"], convention="none")
     with pytest.raises(ValueError, match="design has 8 rows, measure and target have 2"):
         conditional_mutual_information([0.0, 1.0], [0.0, 1.0], design, axes=["a"])
     with pytest.raises(ValueError, match="no column 'd'"):
-        conditional_cells(design, axes=["d"])
+        conditioning_strata(design, axes=["d"])
 
 
 def test_clusters_of_one_run_and_of_none():
