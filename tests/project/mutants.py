@@ -6,8 +6,8 @@ mutant that they let pass shows a line that nothing holds. What survives is writ
 file; a ``reason`` written there, by hand, for a survivor that behaves as the original does is kept by later runs.
 
 One process imports torch, pandas and the rest once and is forked for each mutant. The change is made as the module is
-loaded, so no file of the tree is ever written, and only the tests that reach the changed function are run, quickest
-first.
+loaded, so no file of the tree is ever written, and only the tests that reach the changed function, by a call or by
+asking for its signature, are run, quickest first.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import ast
 import copy
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import platform
@@ -242,7 +243,8 @@ class Test:
     Attributes:
         name: pytest's node id.
         seconds: of the whole test.
-        reached: (file, first line) of every function of the room that it calls.
+        reached: (file, first line) of every function of the room that it calls or asks the signature of; line 0 for a
+            class whose making is generated, as a dataclass's.
     """
 
     name: str
@@ -250,8 +252,17 @@ class Test:
     reached: frozenset[tuple[str, int]]
 
 
+def _definition(asked: Any) -> tuple[str, int]:
+    """Return the file and first line of what a signature is asked of; line 0 for a class whose making is generated."""
+    asked = inspect.unwrap(asked)
+    code = getattr(asked.__init__ if isinstance(asked, type) else asked, "__code__", None)
+    if isinstance(code, CodeType) and code.co_filename != "<string>":
+        return code.co_filename, code.co_firstlineno
+    return getattr(sys.modules.get(getattr(asked, "__module__", None) or ""), "__file__", None) or "", 0
+
+
 class _Watch:
-    """A plug-in of pytest that notes each test's time and the functions that it calls."""
+    """A plug-in of pytest that notes each test's time, and the functions that it calls or whose signature it reads."""
 
     def __init__(self, root: Path, source: str) -> None:
         self.inside, self.root = str(root / source) + os.sep, root
@@ -261,8 +272,13 @@ class _Watch:
         self.calls: set[tuple[str, int]] = set()
 
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(self.inside):
-            self.calls.add((frame.f_code.co_filename[len(str(self.root)) + 1 :], frame.f_code.co_firstlineno))
+        if event != "call":
+            return
+        file, line = frame.f_code.co_filename, frame.f_code.co_firstlineno
+        if frame.f_code is inspect.signature.__code__:  # a default is held by reading it, without a call
+            file, line = _definition(frame.f_locals["obj"])
+        if file.startswith(self.inside):
+            self.calls.add((file[len(str(self.root)) + 1 :], line))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.calls = set()

@@ -1,6 +1,7 @@
 """The mutation tester makes the changes that it names, one at a time, and leaves looks and messages alone."""
 
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 
@@ -74,3 +75,60 @@ def test_tests_are_chosen_by_the_function_that_they_reach(mutants):
     assert mutants.chosen_tests(mutant(3), tests) == ["first"]
     assert mutants.chosen_tests(mutant(None), tests) == ["first", "second"]
     assert mutants.chosen_tests(mutant(5), tests) == []
+
+
+ROOM = """
+import dataclasses, functools
+
+@functools.cache
+def mean(x, *, replicates: int = 2000):
+    return x
+
+def other(x):
+    return x
+
+@dataclasses.dataclass
+class Options:
+    seed: int = 0
+
+class Maker:
+    def __init__(self, *, size: int = 30):
+        self.size = size
+"""
+
+
+FUNCTION, FIELD, MADE = ({f"{value}  ->  {value + 1}", f"{value}  ->  {value - 1}"} for value in (2000, 0, 30))
+
+
+@pytest.mark.parametrize(
+    ("act", "tried"),
+    [
+        (lambda room: inspect.signature(room.mean), FUNCTION | FIELD),
+        (lambda room: room.mean(1), FUNCTION | FIELD),
+        (lambda room: inspect.signature(room.Options), FIELD),
+        (lambda room: inspect.signature(room.Maker), MADE | FIELD),
+        (lambda room: room.Maker(), MADE | FIELD),
+        (lambda room: room.other(1), FIELD),  # a field stands in no function: whatever reaches the file tries it
+        (lambda room: inspect.signature(lambda x=room.mean: x), set()),
+    ],
+)
+def test_a_default_is_tried_by_tests_that_call_the_function_or_read_its_signature(
+    act, tried, mutants, tmp_path, monkeypatch
+):
+    found, _ = changes(mutants, tmp_path, ROOM)
+    spec = importlib.util.spec_from_file_location("room_of_defaults", tmp_path / "room" / "code.py")
+    room = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, room)
+    spec.loader.exec_module(room)
+    watch = mutants._Watch(tmp_path, "room")
+    watch.pytest_runtest_logstart("test")
+    try:
+        act(room)
+    finally:
+        watch.pytest_runtest_logfinish("test")
+    nothing = mutants.Test(name="nothing", seconds=1.0, reached=frozenset())
+    test = mutants.Test(name="test", seconds=1.0, reached=frozenset(watch.calls))
+    defaults = [mutant for mutant in found if mutant.change in FUNCTION | FIELD | MADE]
+    assert len(defaults) == 6
+    chosen = {mutant.change for mutant in defaults if mutants.chosen_tests(mutant, [test, nothing]) == ["test"]}
+    assert chosen == tried
