@@ -4,12 +4,18 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import pytest
+from safetensors.torch import save_file
+from torch import nn
 
+from adapters import prepare
 from analysis.commands.main import main
+from analysis.geometry import parameter_space
 from analysis.measures import families
 from analysis.plots import agreement
 from analysis.plots.style import method_colors
 from analysis.records import frame_of, read_json
+from analysis.spectra import from_adapter
 from analysis.tasks import DATASETS
 from report.build import load_results
 from theory import METHODS, bounds, symbolic
@@ -32,6 +38,20 @@ def descriptions():
     assert "gauge-fixed" not in dora
     assert {"gauge-and-lengths", "capped"} <= set(dora)
     assert "capped" in lora
+
+
+def refusals(folder):
+    """What is not W0 + dW has no merged landscape, and no spectra without its base in memory."""
+    base = nn.Sequential(nn.Linear(8, 8))
+    save_file(base.state_dict(), folder / "base.safetensors")
+    model = prepare(base, "dora", rank=2, target_modules=["0"], modules_to_save=[]).model
+    assert len(parameter_space(model, "adapter").center) == 3
+    model.save_pretrained(str(folder / "adapter"))
+    refused = "of family 'dora' does not add to W0; "
+    with pytest.raises(ValueError, match=f"{refused}accepted space: adapter"):
+        parameter_space(model, "merged")
+    with pytest.raises(ValueError, match=f"{refused}load it with its base"):
+        list(from_adapter(folder / "adapter", folder / "base.safetensors"))
 
 
 def commands(folder):
@@ -69,6 +89,7 @@ if __name__ == "__main__":
     matplotlib.use("agg")
     registries()
     descriptions()
+    refusals(Path(sys.argv[1]))
     commands(Path(sys.argv[1]))
     comparison(Path(sys.argv[1]))
     report(Path(sys.argv[1]))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from adapters.lora import FACTORS
 from analysis.geometry import landscape
 from analysis.geometry.chebyshev import chebyshev_matrix, chebyshev_nodes, evaluate_chebyshev
 from analysis.geometry.landscape import Landscape
@@ -345,6 +346,20 @@ def test_interpolation_has_both_adapters_losses_at_its_ends():
         landscape.interpolate(first, batch, start=start, end=start, **QUIET)
     with pytest.raises(ValueError, match="shape"):
         landscape.interpolate(first, batch, start=start, end={k: v[:1] for k, v in end.items()}, **QUIET)
+
+
+def test_a_family_that_does_not_add_to_the_base_has_no_merged_space(monkeypatch):
+    monkeypatch.setattr(FACTORS, "additive", False)
+    lora, columns, batch = adapted("lora"), adapted("cla"), batch_of()
+    refused = "layer 'base_model.model.0' of family 'factors' does not add to W0; accepted space: adapter"
+    with pytest.raises(ValueError, match=refused):
+        parameter_space(lora, "merged")
+    with pytest.raises(ValueError, match=refused):
+        landscape.line(lora, batch, space="merged", seed=0, **QUIET)
+    with pytest.raises(ValueError, match=refused):
+        mean_rise(lora, batch, space="merged", relative_radius=0.1, samples=2, seed=0)
+    assert len(parameter_space(lora, "adapter").center) == 2
+    assert len(parameter_space(columns, "merged").center) == 1
 
 
 def test_bad_grids_spaces_and_weights_are_refused_before_any_work():
