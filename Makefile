@@ -32,7 +32,8 @@ report: install  ## run every notebook at PROFILE, then build report/report.pdf
 	$(PY) -m report
 
 test: install lint  ## linter, types, tests (some as other processors would), notebooks, report
-	$(PY) -m pytest -n $(JOBS) --dist worksteal -p no:nbmake --durations=10
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -p no:nbmake --durations=10 --cov --cov-report=
+	@echo "coverage: $$($(PY) -m coverage report --format=total) % of lines ($(PY) -m coverage report names those without)"
 	$(PY) tests/environment/elsewhere.py --processors torch onednn arrays threads --jobs $(JOBS)
 	$(MAKE) --no-print-directory check-notebooks PROFILE=smoke
 	$(PY) -m report --check
