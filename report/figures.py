@@ -25,7 +25,7 @@ from analysis.plots import landscape as landscape_plots
 from analysis.plots import runs as run_plots
 from analysis.plots import spectra as spectra_plots
 from analysis.records import frame_of, read_json
-from report.tasks import RANK, TASKS, means, present_tasks
+from report.tasks import RANK, known_tasks, means, present_tasks
 from theory.methods import METHODS
 
 __all__ = ["FIGURES", "Figure", "draw_figures"]
@@ -261,7 +261,7 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "texts",
-        tuple(task.key for task in TASKS if task.key != "digits"),
+        tuple(task.key for task in known_tasks() if task.key != "digits"),
         "Text tasks at rank 16: held-out accuracy and measured generalization error, with intervals over seeds.",
         _texts,
     ),

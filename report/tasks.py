@@ -13,7 +13,17 @@ import pandas as pd
 from analysis.tasks import DATASETS
 from theory.methods import METHODS
 
-__all__ = ["LINKS", "PUBLISHED_MODEL", "RANK", "TASKS", "Task", "means", "methods_table", "present_tasks"]
+__all__ = [
+    "LINKS",
+    "PUBLISHED_MODEL",
+    "RANK",
+    "TASKS",
+    "Task",
+    "known_tasks",
+    "means",
+    "methods_table",
+    "present_tasks",
+]
 
 PUBLISHED_MODEL = "DeBERTa v3 Base"
 """The smallest text model for which the paper prints both a score and G(W) on data sets that we ran."""
@@ -53,11 +63,15 @@ TASKS = (
 """Ours, in the order in which they are shown; other data sets of the registry come after them."""
 
 
-def present_tasks(results: dict[str, dict[str, Any]]) -> list[Task]:
-    """The tasks whose result files are there: those of ``TASKS`` in their order, then other registered data sets."""
+def known_tasks() -> tuple[Task, ...]:
+    """``TASKS`` in their order, then the other registered data sets."""
     ours = {task.key for task in TASKS}
-    others = [Task(name, dataset.title) for name, dataset in DATASETS.items() if name not in ours]
-    return [task for task in (*TASKS, *others) if f"{task.key}/means" in results["tables"]]
+    return (*TASKS, *(Task(name, dataset.title) for name, dataset in DATASETS.items() if name not in ours))
+
+
+def present_tasks(results: dict[str, dict[str, Any]]) -> list[Task]:
+    """The tasks whose result files are there."""
+    return [task for task in known_tasks() if f"{task.key}/means" in results["tables"]]
 
 
 def means(

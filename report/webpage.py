@@ -17,7 +17,7 @@ from typing import Any
 
 from analysis.records import atomic_write_text
 from report.figures import Figure
-from report.tasks import TASKS
+from report.tasks import known_tasks
 
 __all__ = ["SECTIONS", "Section", "write_site"]
 
@@ -103,7 +103,7 @@ SECTIONS = (
         "Held-out accuracy and measured generalization error G(W), the absolute difference of held-out and training "
         "loss. Intervals are Student's over seeds. What the paper prints for the same data sets stands beside ours and "
         "is labelled so: it was copied, not measured, and belongs to another, larger model.",
-        ("tasks", *(task.key for task in TASKS), "chain_length"),
+        ("tasks", *(task.key for task in known_tasks()), "chain_length"),
     ),
     Section(
         "landscapes",
@@ -174,7 +174,7 @@ _TOPICS = {
     "landscape": "Chains, landscape",
     "published_agreement": "The paper's tables",
     "spectra": "Chains, spectrum",
-} | {task.key: task.title for task in TASKS}
+} | {task.key: task.title for task in known_tasks()}
 
 _NUMBER = re.compile(r"[−-]?\d[^ a-z]*(\n\[.*\])?$|–$")
 """A cell that holds a number as text, perhaps with its interval beneath."""
