@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["METHOD", "RANK", "usual_alpha"]
+__all__ = ["BITS", "METHOD", "NUM_LINKS", "RANK", "usual_alpha"]
 
 METHOD = "lora"
 RANK = 16
+
+NUM_LINKS = 3
+"""Length of a chain."""
+
+BITS = 16
+"""Bits that each stored number takes where nothing is stored yet."""
 
 
 def usual_alpha(rank: int) -> float:

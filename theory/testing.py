@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from theory.defaults import BITS
 from theory.descriptions import Description
 from theory.expectation.rules import Case, Rule
 from theory.expectation.shipped import BOUNDS
@@ -32,7 +33,7 @@ __all__ = ["BoundChecks", "MethodChecks", "example_record"]
 _SHAPES = ((12, 20), (20, 12), (16, 16))
 
 
-def example_record(*, kind: str, rows: int = 12, columns: int = 20, rank: int = 2, bits: int = 16) -> UpdateRecord:
+def example_record(*, kind: str, rows: int = 12, columns: int = 20, rank: int = 2, bits: int = BITS) -> UpdateRecord:
     """Return the record of one matrix with both factors trained and every column touched."""
     return UpdateRecord(
         name="layer",
@@ -133,7 +134,7 @@ class BoundChecks:
     def truths(self) -> Iterable[tuple[Case, float]]:
         """Return cases for which what is bounded is known, or known to be at least some number, with that number."""
 
-    def case(self, *, num_examples: int = 1000, bits: int = 16) -> Case:
+    def case(self, *, num_examples: int = 1000, bits: int = BITS) -> Case:
         """Return a case that gives every bound all that it may ask for."""
         record = example_record(kind="factors", bits=bits)
         norms = {"merged_norms": [2.25]}

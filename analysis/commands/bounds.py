@@ -8,7 +8,7 @@ from typing import Any
 
 import theory
 from analysis import records, studies, tasks
-from theory.defaults import RANK
+from theory.defaults import BITS, NUM_LINKS, RANK
 
 HELP = "evaluate every generalization bound, before training or from what a run really trained"
 
@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--model", default="roberta-base", help="one of the paper's ten models (default: %(default)s)")
     what.add_argument("--method", default="all", help="one of the methods, or all (default: %(default)s)")
     what.add_argument("--rank", type=int, default=RANK, help="r (default: %(default)s)")
-    what.add_argument("--bits", type=float, default=16, help="q, bits per stored number (default: %(default)s)")
-    what.add_argument("--links", type=int, default=3, help="k, links of a chain (default: %(default)s)")
+    what.add_argument("--bits", type=float, default=BITS, help="q, bits per stored number (default: %(default)s)")
+    what.add_argument("--links", type=int, default=NUM_LINKS, help="k, links of a chain (default: %(default)s)")
     what.add_argument("--target-modules", help="as in PEFT: a,b or a regular expression or all-linear (default: q, v)")
     what.add_argument("--head", type=int, default=0, metavar="N", help="numbers trained outside (default: %(default)s)")
     what.add_argument("--record", type=Path, metavar="JSON", help="a run's record.json: bound what it trained instead")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis import records, studies
 from analysis.commands.options import whole_numbers
+from theory.defaults import NUM_LINKS
 
 HELP = "test on finished runs whether chains are sharper and have more intruder dimensions"
 
@@ -17,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs", type=Path, nargs="+", metavar="RUNS_FOLDER", help="runs that kept their weights, one task a folder"
     )
     parser.add_argument("--ranks", type=whole_numbers, help="the rank to take of each folder, for example 4,16")
-    parser.add_argument("--links", type=int, default=3, help="length of the chains to take (default: 3)")
+    parser.add_argument(
+        "--links", type=int, default=NUM_LINKS, help="length of the chains to take (default: %(default)s)"
+    )
     parser.add_argument("--examples", type=int, default=100, help="training examples of the fixed batch (default: 100)")
     parser.add_argument("--steps", type=int, default=15, help="points per axis of the planes, odd (default: 15)")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the runs (default: 1)")

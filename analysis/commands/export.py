@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from analysis import studies
+from theory.defaults import NUM_LINKS
 
 HELP = "write each method's update, at the last and the best checkpoint, as adapters that spectra reads"
 
@@ -14,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("runs", type=Path, metavar="RUNS_FOLDER", help="runs of one task that kept their weights")
     parser.add_argument("--rank", type=int, help="the rank to take where the folder holds several")
-    parser.add_argument("--links", type=int, default=3, help="length of the chains to take (default: 3)")
+    parser.add_argument(
+        "--links", type=int, default=NUM_LINKS, help="length of the chains to take (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="base.safetensors, METHOD/last, ...")
 
 

@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from analysis.plots.style import figure, method_colors
+from theory.defaults import BITS
 from theory.expectation import description_bits, plan
 from theory.layers import MODEL_NAMES, Layers, from_list
 from theory.methods import METHODS
@@ -81,7 +82,7 @@ def plot_chain_bits(
     links: Sequence[int],
     methods: Sequence[str] = ("cola", "c3la"),
     rank: int = 16,
-    bits: float = 16,
+    bits: float = BITS,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the bits of a chained update against its links: as table 1 counts (dotted) and the cheapest description.

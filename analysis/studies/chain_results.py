@@ -18,6 +18,7 @@ from analysis.records import carried_notes, frame_of, provenance, read_json, tab
 from analysis.statistics import claim_values, paired_claim
 from analysis.studies.chains import SPECTRA, chain_frames, chain_runs, intruder_curves
 from analysis.studies.planes import first_seeds, planes
+from theory.defaults import NUM_LINKS
 
 __all__ = ["ChainPart", "chain_parts", "chain_planes", "chain_tasks", "write_chains"]
 
@@ -67,7 +68,7 @@ class ChainPart:
 
 
 def chain_tasks(
-    folders: Sequence[str | Path], *, ranks: Sequence[int] | None = None, links: int = 3
+    folders: Sequence[str | Path], *, ranks: Sequence[int] | None = None, links: int = NUM_LINKS
 ) -> dict[str, list[Path]]:
     """Choose the runs of each task, as ``chain_runs`` does.
 

@@ -29,6 +29,7 @@ from analysis.measures import (
 )
 from analysis.records import frame_of, read_json
 from analysis.runs import LoadedRun, RunConfig, find_runs, run
+from theory.defaults import NUM_LINKS
 from theory.methods import METHODS
 
 __all__ = [
@@ -50,7 +51,7 @@ def digits_runs(
     epochs: float,
     folder: str | Path,
     rank: int = 4,
-    links: int = 3,
+    links: int = NUM_LINKS,
     checkpoints: int = 4,
 ) -> list[Path]:
     """Fine-tune methods on the bundled digits, or find the runs that are there.
@@ -87,7 +88,7 @@ def digits_runs(
     return paths
 
 
-def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = 3) -> list[Path]:
+def chain_runs(folder: str | Path, *, rank: int | None = None, links: int = NUM_LINKS) -> list[Path]:
     """Choose the runs of one task that can be compared: one rank, one length of chains, one run a method and seed.
 
     Args:

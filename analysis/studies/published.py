@@ -21,6 +21,7 @@ from analysis.statistics import (
     kendall_tau,
     permutation_p_value,
 )
+from theory.defaults import NUM_LINKS
 from theory.methods import METHODS
 
 __all__ = ["bound_order", "generalization_error", "pair_tests", "performance", "published_agreement"]
@@ -70,7 +71,7 @@ def performance(folder: str | Path | None = None) -> pd.DataFrame:
     return _read("table2_performance.csv", folder, ["model", "dataset", "metric"])
 
 
-def bound_order(columns: list[str], *, links: int = 3) -> np.ndarray:
+def bound_order(columns: list[str], *, links: int = NUM_LINKS) -> np.ndarray:
     """Numbers that Table 1's root term counts, on square layers: its order is the order of the bounds.
 
     For square layers of any width above 2 k r the order is the same: cLA = r-cLA = asym, then LoRA = LoRA+
@@ -108,7 +109,7 @@ def _concordance(order: np.ndarray, errors: np.ndarray) -> tuple[int, int]:
 def published_agreement(
     table: pd.DataFrame,
     *,
-    links: int = 3,
+    links: int = NUM_LINKS,
     permutations: int = 9999,
     replicates: int = 2000,
     confidence: float = 0.95,
@@ -161,7 +162,7 @@ def published_agreement(
     }
 
 
-def pair_tests(table: pd.DataFrame, *, links: int = 3) -> pd.DataFrame:
+def pair_tests(table: pd.DataFrame, *, links: int = NUM_LINKS) -> pd.DataFrame:
     """For every two methods whose bounds differ, in how many rows the smaller bound has the smaller G.
 
     Args:

@@ -16,7 +16,7 @@ from analysis.records import read_json
 from analysis.studies.published import generalization_error, performance
 from analysis.tasks import DATASETS
 from theory import bounds, layers
-from theory.defaults import RANK
+from theory.defaults import BITS, NUM_LINKS, RANK
 from theory.layers import MODEL_NAMES, LayerShape
 from theory.methods import METHODS
 from theory.networks import errata, stress
@@ -52,7 +52,7 @@ def paper_pairs() -> list[tuple[str, str, int]]:
     return [(model, data, sizes[data]) for model, data in ranked]
 
 
-def table1_frame(*, rank: int = RANK, bits: float = 16, links: int = 3, sigma: float = 0.5) -> pd.DataFrame:
+def table1_frame(*, rank: int = RANK, bits: float = BITS, links: int = NUM_LINKS, sigma: float = 0.5) -> pd.DataFrame:
     """Evaluate table 1's square root for every pair of the paper and every method.
 
     Args:
@@ -116,7 +116,13 @@ def trained_frame(path: str | Path, **options: Any) -> pd.DataFrame:
 
 
 def result(
-    *, rank: int = RANK, bits: float = 16, links: int = 3, networks: int = 10_000, steps: int = 400, seed: int = 0
+    *,
+    rank: int = RANK,
+    bits: float = BITS,
+    links: int = NUM_LINKS,
+    networks: int = 10_000,
+    steps: int = 400,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Measure what ``report/results/bounds.json`` holds: values, tables and series.
 
@@ -180,7 +186,7 @@ def _table1_table(frame: pd.DataFrame) -> dict[str, Any]:
     return {"columns": ["Model", "Data set", "n", *shown.values()], "rows": rows}
 
 
-def beyond_frame(*, rank: int = RANK, bits: float = 16, links: int = 3) -> pd.DataFrame:
+def beyond_frame(*, rank: int = RANK, bits: float = BITS, links: int = NUM_LINKS) -> pd.DataFrame:
     """Evaluate the bounds beyond table 1 for RoBERTa-Base on MRPC, head counted, at two caps of the excess loss.
 
     Args:

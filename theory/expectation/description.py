@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from theory.checks import check_choice, check_integer, check_number
-from theory.defaults import RANK
+from theory.defaults import BITS, RANK
 from theory.descriptions import LINKS, Description
 from theory.expectation.table1 import check_rank
 from theory.layers import Layers, from_list
@@ -56,7 +56,7 @@ def plan(
     method: str | Method,
     rank: int = RANK,
     links: int = 1,
-    bits: float = 16,
+    bits: float = BITS,
     head_numbers: int = 0,
     seed: int = 0,
 ) -> list[UpdateRecord]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from numpy.typing import ArrayLike
 
 from theory.checks import check_choice, check_integer, check_norms, check_number, check_probability
-from theory.defaults import RANK
+from theory.defaults import BITS, RANK
 from theory.expectation.description import check_record, plan
 from theory.expectation.rules import Case
 from theory.expectation.shipped import BOUNDS
@@ -145,7 +145,7 @@ def evaluate(
     method: str | Method,
     num_examples: int,
     rank: int = RANK,
-    bits: float = 16,
+    bits: float = BITS,
     links: int = 1,
     sigma: float = 0.5,
     loss_range: float | None = None,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 
 from theory.checks import check_integer, check_number
-from theory.defaults import RANK
+from theory.defaults import BITS, RANK
 from theory.layers import Layers, LayerShape, from_list
 from theory.methods import Method, get_method
 from theory.networks import Phi
@@ -98,7 +98,7 @@ def table1(
     method: str | Method,
     num_examples: int,
     rank: int = RANK,
-    bits: float = 16,
+    bits: float = BITS,
     sigma: float = 0.5,
     links: int = 1,
     phi: Phi | None = None,
