@@ -56,6 +56,12 @@ def test_a_difference_that_rounding_makes_is_none():
     assert (row["larger"], row["difference"], row["p_value"], row["verdict"]) == (0, 0.0, 1.0, "undecided")
 
 
+def test_checkpoints_stand_in_the_order_in_which_they_came():
+    runs = frame([1.0, 2.0])
+    claim = paired_claim(pd.concat([runs, runs.assign(checkpoint="best")]), ["x"])
+    assert claim["checkpoint"].tolist() == ["last", "best"]
+
+
 def test_a_frame_without_pairs_is_refused():
     alone = frame([1.0])
     with pytest.raises(ValueError, match="no chained method"):

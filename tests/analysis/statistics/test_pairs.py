@@ -37,6 +37,10 @@ def test_neighbours_tie_within_the_digits_that_were_asked_for(digits, unit):
     assert dense_ranks([-1.5, -1.5 * (1 + 0.95 * unit), -1.5 * (1 + 3 * unit)], digits=digits).tolist() == [1, 1, 0]
 
 
+def test_infinities_tie_with_themselves_alone():
+    assert dense_ranks([np.inf, 1.0, -np.inf, np.inf, -np.inf]).tolist() == [2, 1, 0, 2, 0]
+
+
 def test_ten_digits_are_the_rule_and_columns_are_ranked_apart():
     assert dense_ranks([1.5, 1.5 + 1.4e-10]).tolist() == [0, 0]
     assert dense_ranks([1.5, 1.5 + 1.6e-10]).tolist() == [0, 1]
