@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
@@ -92,6 +92,14 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._all())
+
+    def items(self) -> ItemsView[str, T]:
+        """Return the names and things: one look into the registry, where ``Mapping`` takes one a name."""
+        return self._all().items()
+
+    def values(self) -> ValuesView[T]:
+        """Return the things, as ``items`` does."""
+        return self._all().values()
 
     def _all(self) -> dict[str, T]:
         with self._lock:

@@ -29,8 +29,10 @@ def descriptions_of(kind: str) -> tuple[Description, ...]:
     Raises:
         ValueError: if no method has a family of that name.
     """
-    known = {name: family.descriptions for name, family in families().items()} | {"head": (LINKS,)}
-    return known[check_choice("kind", kind, tuple(known))]
+    if kind == "head":
+        return (LINKS,)
+    known = families()
+    return known[check_choice("kind", kind, (*known, "head"))].descriptions
 
 
 def description_bits(record: UpdateRecord) -> dict[str, float]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from theory.checks import check_choice, check_text
 from theory.expectation.description import description_bits, descriptions_of
-from theory.networks import Network
+from theory.networks import Network, Phi, correction
 from theory.records import Bound, Quantity, UpdateRecord
 from theory.registry import Registry
 
@@ -83,12 +83,19 @@ class Case:
     def assumptions(self) -> dict[str, tuple[str, ...]]:
         """What each description of ``lengths`` assumes."""
         why: dict[str, tuple[str, ...]] = {}
-        for record in self.records:
-            for one in descriptions_of(record["kind"]):
+        for kind in dict.fromkeys(record["kind"] for record in self.records):
+            for one in descriptions_of(kind):
                 why[one.name] = tuple(dict.fromkeys((*why.get(one.name, ()), *one.assumptions)))
         used = {min(lengths, key=lambda name: lengths[name]) for lengths in self._described}
         cheapest = tuple(reason for name in sorted(used) for reason in why[name])
         return {name: why.get(name, ()) for name in self.lengths} | {"cheapest": cheapest}
+
+    @functools.cached_property
+    def phi(self) -> Phi | None:
+        """Theorem 1's correction terms at ``update_norms``; None where no network or no norms are known."""
+        if self.network is None or self.update_norms is None:
+            return None
+        return correction(self.network, update_norms=self.update_norms)
 
     @functools.cached_property
     def _described(self) -> list[dict[str, float]]:

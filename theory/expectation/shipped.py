@@ -29,7 +29,7 @@ from theory.expectation.table1 import (
     XU_RAGINSKY,
     table1_from_bits,
 )
-from theory.networks import correction, deviation_log
+from theory.networks import deviation_log
 from theory.records import Bound
 
 __all__ = ["BOUNDS"]
@@ -54,23 +54,20 @@ def _excess(case: Case) -> Iterator[Bound]:
 
 
 def _table1(case: Case) -> Iterator[Bound]:
-    if case.network is not None and case.update_norms is not None:
-        phi = correction(case.network, update_norms=case.update_norms)
-        yield table1_from_bits(case.adapter_bits, phi=phi, measured=case.measured, **case.setting)
+    if case.phi is not None:
+        yield table1_from_bits(case.adapter_bits, phi=case.phi, measured=case.measured, **case.setting)
 
 
 def _perturbation(case: Case) -> Iterator[Bound]:
-    if case.network is not None and case.update_norms is not None:
-        phi = correction(case.network, update_norms=case.update_norms)
-        yield perturbation(phi, sigma=case.sigma, loss_range=case.loss_range, measured=case.measured)
+    if case.phi is not None:
+        yield perturbation(case.phi, sigma=case.sigma, loss_range=case.loss_range, measured=case.measured)
 
 
 def _excess_network(case: Case) -> Iterator[Bound]:
-    if case.network is not None and case.update_norms is not None:
-        phi = correction(case.network, update_norms=case.update_norms)
+    if case.phi is not None:
         yield excess(
             case.lengths["cheapest"],
-            loss_change=loss_change_from_log(phi.log_update - math.log(2)),
+            loss_change=loss_change_from_log(case.phi.log_update - math.log(2)),
             name="excess-network",
             measured=case.measured,
             assumptions=(DIAGNOSTIC,) if case.measured else (),
