@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
-from adapters.families import exact, hooks_that_hold, stored_bits
+from adapters.families import Hooks, exact, hooks_that_hold, stored_bits
 from adapters.layer import whole
 from adapters.targets import linear_names
 from theory.records import UpdateRecord
@@ -37,12 +37,18 @@ class LayerFactors:
         base_weight: W0, (out_features, in_features), in the base's own type (dequantised where quantised).
         left: (out_features, R) fp32 (fp64 on an fp64 base), the scale alpha / r folded in.
         right: (R, in_features), same type; rows of the identity for column methods.
+        layer: the adapted layer.
+        family: name of the family whose form the adapter has there.
+        hooks: that family's code.
     """
 
     name: str
     base_weight: Tensor
     left: Tensor
     right: Tensor
+    layer: BaseTunerLayer
+    family: str
+    hooks: Hooks
 
 
 @torch.no_grad()
@@ -62,10 +68,11 @@ def factors(model: nn.Module, *, adapter: str = "default") -> Iterator[LayerFact
         found = hooks_that_hold(layer, adapter, name=name)
         if found is None:
             continue
-        left, right = found[1].factors(layer, adapter)
+        family, hooks = found
+        left, right = hooks.factors(layer, adapter)
         base = whole(layer.get_base_weight().detach())
         base = base.t() if isinstance(layer.get_base_layer(), Conv1D) else base
-        yield LayerFactors(name=name.removeprefix(ROOT), base_weight=base, left=left, right=right)
+        yield LayerFactors(name.removeprefix(ROOT), base, left, right, layer=layer, family=family, hooks=hooks)
 
 
 @torch.no_grad()
@@ -116,9 +123,7 @@ def describe(
     if not _is_adapted(model):
         return _describe_dense(model, _require_base(base_state))
     records: list[UpdateRecord] = []
-    layers = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
     for item in tqdm(list(factors(model, adapter=adapter)), desc="describe", delay=2):
-        layer = layers[item.name]
         config = cast(PeftModel, model).peft_config[adapter]
         base = item.base_weight.double()
         left, right = item.left.double(), item.right.double()
@@ -131,10 +136,7 @@ def describe(
             "norm_base": _norm(base),
             "norm_merged": _norm(base + left @ right),
         }
-        found = hooks_that_hold(layer, adapter, name=item.name)
-        assert found is not None
-        kind, hooks = found
-        records.append(common | {"kind": kind} | hooks.describe(layer, adapter, config))
+        records.append(common | {"kind": item.family} | item.hooks.describe(item.layer, adapter, config))
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             original = dict(module.original_module.named_parameters())

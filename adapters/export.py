@@ -17,7 +17,6 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from adapters.describe import ROOT, factors
-from adapters.families import hooks_that_hold
 from adapters.layer import PREFIX, layer_shape
 
 __all__ = ["export_to_lora", "load_adapter"]
@@ -89,11 +88,9 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     modules = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
     transposed = False
     for item in factors(model, adapter=adapter):
-        found = hooks_that_hold(modules[item.name], adapter, name=item.name)
-        assert found is not None
-        left, right = found[1].export(item.left, item.right)
+        left, right = item.hooks.export(item.left, item.right)
         ranks[item.name] = right.shape[0]
-        transposed |= isinstance(modules[item.name].get_base_layer(), Conv1D)
+        transposed |= isinstance(item.layer.get_base_layer(), Conv1D)
         tensors[f"{ROOT}{item.name}.lora_A.weight"] = right.cpu().contiguous()
         tensors[f"{ROOT}{item.name}.lora_B.weight"] = left.cpu().contiguous()
     if not ranks:

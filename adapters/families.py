@@ -138,9 +138,8 @@ def hooks_that_hold(layer: BaseTunerLayer, adapter: str, *, name: str) -> tuple[
         claimed = "no family" if not found else " and ".join(key for key, _ in found)
         variant = " with a LoRA variant such as DoRA" if adapter in getattr(layer, "lora_variant", ()) else ""
         raise ValueError(
-            f"adapter {adapter!r} of layer {name!r}, a {type(layer).__name__}{variant}, "
-            f"must be of the form of one family "
-            f"({', '.join(families())}); it is of {claimed}"
+            f"adapter {adapter!r} of layer {name!r}, a {type(layer).__name__}{variant}, must be of the form of one "
+            f"family ({', '.join(families())}); it is of {claimed}"
         )
     return found[0]
 

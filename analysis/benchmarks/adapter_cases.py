@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
-from peft import LoraConfig, MissConfig, PeftConfig, ShiraConfig, get_peft_model
+from peft import LoraConfig, MissConfig, PeftConfig, ShiraConfig
 from torch import nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import adapters
+from adapters.families import peft_model
 from theory.defaults import RANK, usual_alpha
 
 __all__ = ["CASES", "LLAMA_8B", "LLAMA_CPU", "LLAMA_QUICK", "Case", "Setting", "attach", "base_model", "batch"]
@@ -130,13 +130,6 @@ class Case:
     removable: bool = True
 
 
-def _get_peft_model(model: Any, config: PeftConfig) -> nn.Module:
-    """Call ``peft.get_peft_model``, which uses a name that transformers 5 deprecates."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        return get_peft_model(model, config)
-
-
 def _floor(model: nn.Module, setting: Setting) -> nn.Module:
     return model.requires_grad_(False)
 
@@ -146,7 +139,7 @@ def _full(model: nn.Module, setting: Setting) -> nn.Module:
 
 
 def _peft(make: Callable[[Setting], PeftConfig]) -> Callable[[nn.Module, Setting], nn.Module]:
-    return lambda model, setting: _get_peft_model(model, make(setting))
+    return lambda model, setting: peft_model(model, make(setting))
 
 
 def _lora(setting: Setting, **changes) -> LoraConfig:
@@ -160,7 +153,7 @@ def _lora(setting: Setting, **changes) -> LoraConfig:
 
 
 def _frozen_a(model: nn.Module, setting: Setting) -> nn.Module:
-    adapted = _get_peft_model(model, _lora(setting))
+    adapted = peft_model(model, _lora(setting))
     for name, parameter in adapted.named_parameters():
         if ".lora_A." in name:
             parameter.requires_grad_(False)

@@ -15,7 +15,6 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from adapters import factors
-from adapters.families import hooks_that_hold
 from theory.methods import METHODS
 
 __all__ = ["Space", "SpaceName", "parameter_space"]
@@ -126,20 +125,19 @@ def _freezes_a(model: nn.Module) -> bool:
 
 def _merged_updates(model: nn.Module) -> dict[str, Tensor]:
     """Return the name of each adapted layer's weight -> dW in that weight's own layout."""
-    layers = _tuner_layers(model)
-    if not layers:
+    if not _tuner_layers(model):
         return {}
 
+    names = {module: name for name, module in model.named_modules()}
     updates = {}
     for layer in factors(model):
-        owner = layer.name if layer.name in layers else f"base_model.model.{layer.name}"
-        base = layers[owner].get_base_layer()
-        found = hooks_that_hold(layers[owner], "default", name=owner)
-        if found is not None and not found[1].additive:
-            raise ValueError(f"layer {owner!r} of family {found[0]!r} does not add to W0; accepted space: adapter")
+        if not layer.hooks.additive:
+            raise ValueError(
+                f"layer {names[layer.layer]!r} of family {layer.family!r} does not add to W0; accepted space: adapter"
+            )
+        base = layer.layer.get_base_layer()
         delta = layer.left @ layer.right
-        name = next(name for name, module in model.named_modules() if module is base)
-        updates[f"{name}.weight"] = delta.T if _is_conv1d(base) else delta
+        updates[f"{names[base]}.weight"] = delta.T if _is_conv1d(base) else delta
     return updates
 
 

@@ -14,13 +14,11 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 import adapters
 from adapters import factors
-from adapters.families import hooks_that_hold
 
 __all__ = ["LayerUpdate", "WeightFiles", "from_adapter", "from_checkpoints", "from_model"]
 
@@ -234,13 +232,11 @@ def from_adapter(folder: str | Path, base: str | Path) -> Iterator[LayerUpdate]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = PeftModel.from_pretrained(_skeleton(shapes), str(folder), config=config)
-    for name, layer in model.named_modules():
-        found = hooks_that_hold(layer, "default", name=name) if isinstance(layer, BaseTunerLayer) else None
-        if found is not None and not found[1].additive:
-            raise ValueError(
-                f"adapter {str(folder)!r} of family {found[0]!r} does not add to W0; load it with its base"
-            )
     for item in adapters.factors(model):
+        if not item.hooks.additive:
+            raise ValueError(
+                f"adapter {str(folder)!r} of family {item.family!r} does not add to W0; load it with its base"
+            )
         weight = files.read(places[item.name])
         _check_float(weight, places[item.name])
         yield LayerUpdate(name=item.name, base=weight.T if flipped else weight, left=item.left, right=item.right)
