@@ -34,7 +34,8 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError(f"--examples must be at least 1, got {args.examples}")
     folder = records.check_writable(args.out)
     how = geometry.Evaluation(method=args.method, tolerance=args.tolerance, n_jobs=args.jobs, progress=not args.quiet)
-    found = studies.planes(
+    found = []
+    for record, surface in studies.measured_planes(
         args.runs,
         steps=args.steps,
         evaluation=how,
@@ -46,17 +47,19 @@ def main(args: argparse.Namespace) -> int:
         normalization=args.normalization,
         radius=args.radius,
         seed=args.seed,
-    )
-    for path, surface in zip(args.runs, found, strict=True):
-        record, rise = records.read_json(path / "record.json"), surface.rise()
-        note = f"; {surface.note}" if surface.note else ""
+    ):
+        rise, note = surface.rise(), f"; {surface.note}" if surface.note else ""
         print(
             f"{surface.title} seed {record['config']['seed']}: loss {surface.center_loss:.4g}, "
             f"within {rise['radius']:.3g}: worst rise {rise['worst']:.4g}, mean rise {rise['mean']:.4g} "
-            f"({surface.evaluations} points, {surface.method}{note})"
+            f"({surface.evaluations} points, {surface.method}{note})",
+            flush=True,
         )
-        surface.save(folder / f"plane-{record['key']}")
-    plots.save(plots.plot_contours(found)[0].figure, folder / "planes.pdf")
-    records.atomic_write_text(folder / "planes.html", plots.surfaces_page(found))
+        found.append((record["key"], surface))
+    for key, surface in found:
+        surface.save(folder / f"plane-{key}")
+    drawn = [surface for _, surface in found]
+    plots.save(plots.plot_contours(drawn)[0].figure, folder / "planes.pdf")
+    records.atomic_write_text(folder / "planes.html", plots.surfaces_page(drawn))
     print(f"written: {folder / 'planes.pdf'}, {folder / 'planes.html'}")
     return 0

@@ -30,6 +30,7 @@ from .methods import method_table as method_table
 from .methods import read_results as read_results
 from .planes import first_seeds as first_seeds
 from .planes import interpolations as interpolations
+from .planes import measured_planes as measured_planes
 from .planes import planes as planes
 from .planes import run_plane as run_plane
 from .predictors import comparison_frame as comparison_frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from analysis.records import read_json
 from analysis.runs import LoadedRun, load_run
 from theory.methods import METHODS
 
-__all__ = ["first_seeds", "interpolations", "planes", "run_plane"]
+__all__ = ["first_seeds", "interpolations", "measured_planes", "planes", "run_plane"]
 
 
 def first_seeds(paths: Iterable[str | Path]) -> list[Path]:
@@ -49,7 +49,7 @@ def run_plane(run: LoadedRun, *, space: SpaceName = "merged", examples: int = 50
     )
 
 
-def planes(
+def measured_planes(
     paths: Iterable[str | Path],
     *,
     steps: int = 15,
@@ -57,11 +57,11 @@ def planes(
     data: str | None = None,
     model: str | None = None,
     **options: Any,
-) -> list[Landscape]:
-    """Measure one plane per run on the same seed's directions.
+) -> Iterator[tuple[dict[str, Any], Landscape]]:
+    """Measure one plane per run on the same seed's directions; each is handed on, after the run's record, once there.
 
     Args:
-        paths: runs' folders.
+        paths: runs' folders, or their records.
         steps: points per axis.
         evaluation: how the losses are evaluated; by default as `plane` does, without a bar of each plane's points.
         data: where the runs' data is now; None is where it was.
@@ -72,14 +72,18 @@ def planes(
         ValueError: as in :func:`run_plane`; the message names the run.
     """
     how = Evaluation(progress=False) if evaluation is None else evaluation
-    found = []
     for path in tqdm(list(paths), desc="planes", leave=False, delay=2):
         try:
             run = load_run(path, data=data, model=model)
-            found.append(run_plane(run, steps=steps, evaluation=how, **options))
+            surface = run_plane(run, steps=steps, evaluation=how, **options)
         except ValueError as error:
             raise ValueError(f"run {str(path)!r}: {error}") from None
-    return found
+        yield run.record, surface
+
+
+def planes(paths: Iterable[str | Path], **options: Any) -> list[Landscape]:
+    """Return the planes of :func:`measured_planes`, which takes the same arguments."""
+    return [surface for _, surface in measured_planes(paths, **options)]
 
 
 def interpolations(methods: Sequence[str], paths: Iterable[str | Path], *, examples: int = 60) -> list[Landscape]:

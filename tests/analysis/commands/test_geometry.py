@@ -36,9 +36,8 @@ def test_curvature_of_two_seeds_is_printed_and_written(paths: list[Path], tmp_pa
 
 def test_planes_are_printed_and_saved_under_the_runs_keys(paths: list[Path], tmp_path: Path, capsys):
     folder = tmp_path / "planes"
-    assert (
-        main(["landscape", *map(str, paths), "--steps", "3", "--examples", "8", "--out", str(folder), "--quiet"]) == 0
-    )
+    given = [*map(str, paths[:-1]), str(paths[-1] / "record.json")]  # a run is named by its folder or by its record
+    assert main(["landscape", *given, "--steps", "3", "--examples", "8", "--out", str(folder), "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for seed, (line, path) in enumerate(zip(lines, paths, strict=False)):
         surface = Landscape.load(folder / f"plane-{path.name}")
