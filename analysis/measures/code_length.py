@@ -28,9 +28,7 @@ from analysis.runs import LoadedRun
 from analysis.tasks import doubtful_errors, evaluate, forward_error, load_model
 from theory.certificates import adaptive_bits
 
-__all__ = ["SETTINGS", "TrainedPart", "code_of_run", "quantize_tensor", "take", "trained_parts"]
-
-SETTINGS = CODE_SETTINGS
+__all__ = ["TrainedPart", "code_of_run", "quantize_tensor", "take", "trained_parts"]
 
 _STEP_BITS = 6
 _SIZE_BITS = 16
@@ -138,7 +136,7 @@ def take(run: LoadedRun, settings: Mapping[str, Any]) -> dict[str, float] | None
     return None if run.task.kind in ("regression", "causal-lm") else code_of_run(run, settings=settings)
 
 
-def code_of_run(run: LoadedRun, *, settings: Mapping[str, Any] = SETTINGS) -> dict[str, float]:
+def code_of_run(run: LoadedRun, *, settings: Mapping[str, Any] = CODE_SETTINGS) -> dict[str, float]:
     r"""Code a finished run at several steps, and keep the coarsest that hardly raises the training error.
 
     The Occam bound of that code, :math:`\hat R + \sqrt{(b \ln 2 + \ln(1/\delta)) / (2 n)}` on the 0-1 loss
@@ -147,7 +145,7 @@ def code_of_run(run: LoadedRun, *, settings: Mapping[str, Any] = SETTINGS) -> di
 
     Args:
         run: from ``analysis.runs.finetune.load_run``; a classification run.
-        settings: as in `SETTINGS`.
+        settings: as in `analysis.measures.registry.CODE_SETTINGS`.
 
     Returns:
         ``bits``: of the coarsest code whose training error is at most one percentage point above the run's own (the

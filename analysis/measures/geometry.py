@@ -19,6 +19,7 @@ from analysis.geometry import (
     top_eigenvalues,
     worst_rise,
 )
+from analysis.measures.intruders import count_both
 from analysis.measures.registry import GEOMETRY_SETTINGS
 from analysis.runs import LoadedRun, load_run
 from analysis.spectra import (
@@ -26,13 +27,11 @@ from analysis.spectra import (
     LayerUpdate,
     from_model,
     intruder_counts,
-    intruder_dimensions,
     shared_bases,
     spectrum_table,
 )
 
 __all__ = [
-    "SETTINGS",
     "adapted_weights",
     "checkpoint_states",
     "geometry_of_run",
@@ -40,8 +39,6 @@ __all__ = [
     "take",
     "training_batch",
 ]
-
-SETTINGS = GEOMETRY_SETTINGS
 
 
 def take(run: LoadedRun, settings: Mapping[str, Any]) -> dict[str, float]:
@@ -81,7 +78,7 @@ def run_updates(run: LoadedRun) -> list[LayerUpdate]:
 
 
 def geometry_of_run(
-    run: LoadedRun, *, cache: BasisCache | None = None, settings: Mapping[str, Any] = SETTINGS
+    run: LoadedRun, *, cache: BasisCache | None = None, settings: Mapping[str, Any] = GEOMETRY_SETTINGS
 ) -> dict[str, float]:
     r"""Measure sharpness, curvature and spectra of one run, on the training loss.
 
@@ -92,7 +89,8 @@ def geometry_of_run(
     Args:
         run: from `analysis.runs.finetune.load_run`.
         cache: bases of W0, shared by all runs of one base model.
-        settings: sizes and radii, as in `SETTINGS`; runs are comparable when theirs are equal.
+        settings: sizes and radii, as in `analysis.measures.registry.GEOMETRY_SETTINGS`; runs are comparable when theirs
+            are equal.
 
     Returns:
         For each space S in (adapter, merged): sharpness_worst_S, sharpness_mean_S (rise of the loss at 5 % of the
@@ -137,20 +135,16 @@ def geometry_of_run(
 
 
 def spectra_of_run(
-    run: LoadedRun, *, cache: BasisCache | None = None, settings: Mapping[str, Any] = SETTINGS
+    run: LoadedRun, *, cache: BasisCache | None = None, settings: Mapping[str, Any] = GEOMETRY_SETTINGS
 ) -> dict[str, float]:
     """Return the part of `geometry_of_run` that needs weights alone."""
     cache = cache if cache is not None else BasisCache()
     updates = run_updates(run)
-    epsilon = [settings["intruder_epsilon"]]
-    authors = intruder_dimensions(updates, convention="authors", count=settings["intruder_count"], cache=cache)
-    everything = intruder_dimensions(updates, convention="paper", cache=cache)
+    counts, everything = count_both(
+        updates, epsilon=settings["intruder_epsilon"], count=settings["intruder_count"], cache=cache
+    )
     table = spectrum_table(updates, cache=cache)
-    found: dict[str, float] = {}
-    for name, vectors in (("authors", authors), ("paper", everything)):
-        row = intruder_counts(vectors, epsilon).iloc[0]
-        found[f"intruders_{name}"] = float(row["intruders"])
-        found |= {f"intruders_{name}_{end}": float(row[f"intruders_{end}"]) for end in ("low", "high")}
+    found = {f"intruders_{name}": float(value) for name, value in counts.items()}
     curve = intruder_counts(everything, np.linspace(0.01, 1.0, 100))
     shares = {f"_{end}": float(curve[f"intruders_{end}"].mean()) / max(len(everything), 1) for end in ("low", "high")}
     return found | {

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.spectra import (
+    BasisCache,
     LayerUpdate,
     effective_rank,
     intruder_counts,
@@ -17,11 +19,35 @@ from analysis.spectra import (
     update_spectrum,
 )
 
-__all__ = ["EPSILONS", "intruder_measures"]
+__all__ = ["EPSILONS", "count_both", "intruder_measures"]
 
 
 EPSILONS = np.linspace(0.02, 1.0, 50)
 """Thresholds of the curves of intruders."""
+
+
+def count_both(
+    updates: Sequence[LayerUpdate], *, epsilon: float, count: int, cache: BasisCache
+) -> tuple[dict[str, int], pd.DataFrame]:
+    """Count intruders by the authors' convention and by the paper's.
+
+    Args:
+        updates: of every adapted matrix, from `analysis.spectra.weights`.
+        epsilon: threshold.
+        count: leading vectors of the authors' convention.
+        cache: bases of W0.
+
+    Returns:
+        authors, authors_low, authors_high, paper, paper_low, paper_high (sums over matrices, and what rounding leaves
+        open); and the paper's vectors, as `analysis.spectra.intruder_dimensions` returns them.
+    """
+    authors = intruder_dimensions(updates, convention="authors", count=count, cache=cache)
+    everything = intruder_dimensions(updates, convention="paper", cache=cache)
+    found: dict[str, int] = {}
+    for name, vectors in (("authors", authors), ("paper", everything)):
+        row = intruder_counts(vectors, [epsilon]).iloc[0]
+        found |= {f"{name}{end}": int(row[f"intruders{end}"]) for end in ("", "_low", "_high")}
+    return found, everything
 
 
 def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, count: int = 10) -> dict[str, Any]:
@@ -38,23 +64,14 @@ def intruder_measures(updates: Sequence[LayerUpdate], *, epsilon: float = 0.5, c
         effective rank: a chain has more directions to put intruders in), and curve: the paper's count at each of
         `EPSILONS`, with curve_low and curve_high.
     """
-    cache = shared_bases()
-    authors = intruder_dimensions(updates, convention="authors", count=count, cache=cache)
-    everything = intruder_dimensions(updates, convention="paper", cache=cache)
+    found, everything = count_both(updates, epsilon=epsilon, count=count, cache=shared_bases())
+    counts = {name: found.pop(name) for name in ("authors", "paper")}
     values = [update_spectrum(layer) for layer in updates]
-    at_epsilon = {
-        name: intruder_counts(vectors, [epsilon]).iloc[0]
-        for name, vectors in (("authors", authors), ("paper", everything))
-    }
-    counts = {name: int(row["intruders"]) for name, row in at_epsilon.items()}
-    ends = {
-        f"{name}_{end}": int(row[f"intruders_{end}"]) for name, row in at_epsilon.items() for end in ("low", "high")
-    }
     curve = intruder_counts(everything, EPSILONS)
     rank = float(np.mean([effective_rank(item) for item in values]))
     return {
         **counts,
-        **ends,
+        **found,
         **{f"{name}_per_direction": count / rank for name, count in counts.items()},
         "effective_rank": rank,
         "stable_rank": float(np.mean([stable_rank(item) for item in values])),

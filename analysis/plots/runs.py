@@ -27,7 +27,7 @@ def plot_methods(means: pd.DataFrame, value: str, *, ax: Axes | None = None) -> 
     """Draw one point and interval per method, in the registry's order.
 
     Args:
-        means: from :func:`analysis.runs.generalization.across_seeds`, one row per method.
+        means: from :func:`analysis.statistics.across_seeds`, one row per method.
         value: column, with ``_low`` and ``_high`` beside it.
         ax: where; a new figure by default.
 
@@ -54,7 +54,7 @@ def plot_against_rank(means: pd.DataFrame, value: str, *, ax: Axes | None = None
     """Draw a line per method against the rank; full fine-tuning, which has none, is a dashed level.
 
     Args:
-        means: from :func:`analysis.runs.generalization.across_seeds`, one row per method and rank of one task.
+        means: from :func:`analysis.statistics.across_seeds`, one row per method and rank of one task.
         value: column, with ``_low`` and ``_high`` beside it.
         ax: where; a new figure by default.
     """
@@ -91,7 +91,7 @@ def plot_against_links(means: pd.DataFrame, value: str, *, ax: Axes | None = Non
     """Draw a line per chained method against the length of the chain, with intervals over seeds.
 
     Args:
-        means: from :func:`analysis.runs.generalization.across_seeds`, one row per method and chain length.
+        means: from :func:`analysis.statistics.across_seeds`, one row per method and chain length.
         value: column, with ``_low`` and ``_high`` beside it.
         ax: where; a new figure by default.
     """

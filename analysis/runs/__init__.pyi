@@ -8,6 +8,7 @@ from .collect import seeds_of as seeds_of
 from .collect import write_parquet as write_parquet
 from .config import RunConfig as RunConfig
 from .finetune import check_links as check_links
+from .finetune import is_first_process as is_first_process
 from .finetune import run as run
 from .finetune import run_cell as run_cell
 from .grids import grid as grid
@@ -21,7 +22,6 @@ from .masks import mask_grid as mask_grid
 from .masks import read_masks as read_masks
 from .masks import sweep_masks as sweep_masks
 from .masks import write_masks as write_masks
-from .seeds import is_first_process as is_first_process
 from .seeds import run_seeds as run_seeds
 from .sweep import estimate_seconds as estimate_seconds
 from .sweep import sweep as sweep

@@ -284,6 +284,11 @@ def run_cell(
     return _content(asked, trained, measured, seconds=time.perf_counter() - started)
 
 
+def is_first_process() -> bool:
+    """Return whether this is the process that writes and prints, under ``torchrun`` or alone."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def run(
     config: RunConfig,
     *,
@@ -316,7 +321,7 @@ def run(
     folder = check_writable(folder)
     values = dataclasses.asdict(config)
     function = functools.partial(run_cell, progress=progress, report_to=report_to)
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not is_first_process():
         record_path = folder / config.key() / "record.json"
         return read_json(record_path) if record_path.exists() else function(values, folder / config.key())
     record = run_once(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any
 
 from analysis.records import RunFailure
 from analysis.runs.config import RunConfig
-from analysis.runs.finetune import run
+from analysis.runs.finetune import is_first_process, run
 
-__all__ = ["SeedRun", "is_first_process", "run_seeds"]
+__all__ = ["SeedRun", "run_seeds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +32,6 @@ class SeedRun:
     record: dict[str, Any] | None
     failure: RunFailure | None
     known: bool
-
-
-def is_first_process() -> bool:
-    """Return whether this is the process that writes and prints, under ``torchrun`` or alone."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def run_seeds(

@@ -68,7 +68,7 @@ def _job(
     cell: Mapping[str, Any], key: str, *, function: CellFunction, folder: str, parent: str, threads: int, retry: bool
 ) -> tuple[str, str]:
     """Compute one cell in a worker; leave a mark first, so that the parent can tell whom a worker's death took."""
-    if importlib.util.find_spec("torch") is not None and threads:
+    if threads:
         torch.set_num_threads(threads)
     mark = Path(folder) / key / f".started-{parent}"
     mark.parent.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,10 @@ __all__ = [
 ]
 
 
+SPECTRA = ("authors", "paper", "authors_per_direction", "paper_per_direction", "effective_rank", "stable_rank")
+"""What chains and the methods that they chain are compared by."""
+
+
 def digits_runs(
     methods: Sequence[str],
     *,
@@ -244,10 +248,6 @@ def intruder_curves(counts: pd.DataFrame, *, checkpoint: str = "last") -> dict[s
             columns[f"rounded_{end}"] = np.array(part[f"curve_{end}"].tolist()).mean(axis=0)
         found[str(method)] = pd.DataFrame({"epsilon": EPSILONS, **columns})
     return found
-
-
-SPECTRA = ("authors", "paper", "authors_per_direction", "paper_per_direction", "effective_rank", "stable_rank")
-"""What chains and the methods that they chain are compared by."""
 
 
 def committed_claim(path: str | Path, *, task: str) -> pd.DataFrame:

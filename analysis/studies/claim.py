@@ -150,7 +150,7 @@ def result(
         progress: show progress bars.
 
     Returns:
-        ``values`` and ``tables`` for ``analysis.records.store.write_result``: the runs, each measure's stated family,
+        ``values`` and ``tables`` for ``analysis.records.write_result``: the runs, each measure's stated family,
         one agreement table and one table of differences per task and loss, the verdicts and their sentences; a task
         with too few or too equal runs is left out, its reason under ``<task>/<loss>/left_out``. How near what is
         decided lies to tipping:

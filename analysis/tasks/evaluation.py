@@ -134,7 +134,7 @@ def doubtful_errors(outputs: Outputs, logit_error: float) -> int:
 
     Args:
         outputs: from `evaluate`, of a classification task.
-        logit_error: how far rounding moves a logit, from `analysis.spectra.rounding.forward_error`.
+        logit_error: how far rounding moves a logit, from `analysis.tasks.rounding.forward_error`.
 
     Raises:
         ValueError: if the outputs have no 0-1 error per example (regression, causal LM).

@@ -101,10 +101,11 @@ _ENTRIES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding=
 DATASETS: Registry[Dataset] = Registry(
     "data set", group="beyond_lora.datasets", accepts=Dataset, name=lambda dataset: dataset.name
 )
-for _name, _entry in _ENTRIES["datasets"].items():
-    DATASETS.register(_dataset(_name, _entry))
 """The paper's fourteen, and what packages outside add. TREC counts once: ``trec`` has its 6 coarse classes, ``trec50``
 its 50 fine ones."""
+
+for _name, _entry in _ENTRIES["datasets"].items():
+    DATASETS.register(_dataset(_name, _entry))
 
 register_dataset = DATASETS.register
 

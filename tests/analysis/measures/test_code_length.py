@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.measures.code_length import SETTINGS, code_of_run, quantize_tensor, trained_parts
+from analysis.measures.code_length import code_of_run, quantize_tensor, trained_parts
+from analysis.measures.registry import CODE_SETTINGS
 from analysis.runs import RunConfig, load_run, run
 from analysis.tasks import Outputs, evaluate, load_model
 from theory.certificates import CodeWriter
@@ -64,7 +65,7 @@ def test_bits_are_those_of_a_code_word_and_rounding_errs_by_half_a_step():
 
 def test_a_finer_step_costs_more_bits_and_errs_less():
     values = torch.randn(500, generator=torch.Generator().manual_seed(1))
-    found = [quantize_tensor(values, step_over_rms=step) for step in SETTINGS["steps"]]
+    found = [quantize_tensor(values, step_over_rms=step) for step in CODE_SETTINGS["steps"]]
     bits = [cost for _, cost in found]
     errors = [float((rounded - values).norm()) for rounded, _ in found]
     assert bits == sorted(bits)
@@ -75,7 +76,7 @@ def test_a_run_is_coded_near_its_own_training_error_and_its_bound_is_occams(fold
     done = finished("cla", folder)
     found = code_of_run(done)
     own = evaluate(done.model, done.task, done.task.train).errors.mean()
-    assert found["rounded_error"] <= own + SETTINGS["tolerance"]
+    assert found["rounded_error"] <= own + CODE_SETTINGS["tolerance"]
     penalty = math.sqrt((found["bits"] * math.log(2) + math.log(20)) / (2 * len(done.task.train)))
     assert found["bound"] == pytest.approx(found["rounded_error"] + penalty)
     trained = sum(record["numbers_trained"] for record in done.record["updates"])
@@ -97,11 +98,11 @@ def test_the_step_is_chosen_by_numbers_of_errors_and_says_how_near_the_limit_it_
         )  # fmt: skip
 
     # a share of 0.07 is above 0.06 + 0.01 in floating point; 14 errors are not above 12 + 2
-    assert (n, 14 / n <= 12 / n + SETTINGS["tolerance"]) == (200, False)
+    assert (n, 14 / n <= 12 / n + CODE_SETTINGS["tolerance"]) == (200, False)
     sequence = [12, 20, 14]  # the run's own, then step by step
     monkeypatch.setattr("analysis.measures.code_length.evaluate", lambda *args: outputs(sequence[next(made)]))
     found = code_of_run(done)
-    assert found["rounding_step"] == SETTINGS["steps"][1]
+    assert found["rounding_step"] == CODE_SETTINGS["steps"][1]
     assert found["rounding_edge"] == 0  # the chosen step met the limit exactly
     assert found["rounding_doubtful"] == 2  # one near tie of the run itself and one of the rounded one
 

@@ -76,8 +76,12 @@ def test_each_instrument_writes_its_own_file_with_what_is_open_beside(runs, call
     assert beside["code"] == {"rounding_step": 2, "rounding_edge": 1, "rounding_doubtful": 0}
     ranges = dict.fromkeys([f"intruders_{kind}{end}" for kind in ("authors", "paper") for end in ("_low", "_high")], 3)
     assert beside["best"] == ranges | {"choice_margin": 0.125, "choice_doubtful": 1}
-    best = {name: geometry.SETTINGS[name] for name in ("version", "intruder_count", "intruder_epsilon")}
-    for kind, settings in (("geometry", geometry.SETTINGS), ("best", best), ("code", code_length.SETTINGS)):
+    best = {name: geometry.GEOMETRY_SETTINGS[name] for name in ("version", "intruder_count", "intruder_epsilon")}
+    for kind, settings in (
+        ("geometry", geometry.GEOMETRY_SETTINGS),
+        ("best", best),
+        ("code", code_length.CODE_SETTINGS),
+    ):
         assert written[kind]["settings"] == [list(pair) for pair in settings.items()]
         assert written[kind]["settings_key"] == config_key(settings)
     lists = {"settings", "settings_key", "uncertainties"}
@@ -87,7 +91,12 @@ def test_each_instrument_writes_its_own_file_with_what_is_open_beside(runs, call
         "best": {"intruders_authors": 3, "intruders_paper": 3},
         "code": {"bits": 8},
     }
-    assert calls == [("geometry", geometry.SETTINGS), ("choose", one), ("best", best), ("code", code_length.SETTINGS)]
+    assert calls == [
+        ("geometry", geometry.GEOMETRY_SETTINGS),
+        ("choose", one),
+        ("best", best),
+        ("code", code_length.CODE_SETTINGS),
+    ]
 
 
 def test_every_instrument_that_a_measure_names_is_a_kind(runs, calls, monkeypatch):
@@ -123,11 +132,11 @@ def test_what_is_measured_is_not_measured_again_unless_asked_or_the_settings_dif
     measure_run(one, kinds=["geometry"])
     measure_run(one, kinds=["geometry"], examples=7)
     assert len(calls) == 4
-    assert calls[-2][1] == geometry.SETTINGS
-    assert calls[-1][1] == geometry.SETTINGS | {"examples": 7, "curvature_examples": 3}
+    assert calls[-2][1] == geometry.GEOMETRY_SETTINGS
+    assert calls[-1][1] == geometry.GEOMETRY_SETTINGS | {"examples": 7, "curvature_examples": 3}
     assert measure_run(one, kinds=["geometry"], examples=7) is None
     measure_run(one, kinds=["geometry"], examples=2)
-    assert calls[-1][1] == geometry.SETTINGS | {"examples": 2, "curvature_examples": 1}
+    assert calls[-1][1] == geometry.GEOMETRY_SETTINGS | {"examples": 2, "curvature_examples": 1}
     assert dict(read_json(one / "measures.json")["settings"]) == calls[-1][1]
 
 

@@ -20,7 +20,7 @@ from analysis.geometry import (
 from analysis.measures import adapted_weights, checkpoint_states, geometry, run_updates, training_batch
 from analysis.spectra import BasisCache, intruder_counts, intruder_dimensions, spectrum_table
 
-SMALL = geometry.SETTINGS | {
+SMALL = geometry.GEOMETRY_SETTINGS | {
     "examples": 12, "curvature_examples": 6, "ascent_steps": 2, "samples": 2, "trace_probes": 2, "seed": 3,
     "relative_radius": 0.04, "sigma": 0.03, "intruder_count": 5, "intruder_epsilon": 0.6,
 }  # fmt: skip
@@ -105,7 +105,7 @@ def test_spectra_are_counted_by_both_conventions(loaded):
 
 
 def test_settings_are_those_of_the_committed_measures():
-    assert geometry.SETTINGS == {
+    assert geometry.GEOMETRY_SETTINGS == {
         "version": 2, "examples": 200, "curvature_examples": 100, "relative_radius": 0.05, "sigma": 0.05,
         "ascent_steps": 6, "samples": 8, "trace_probes": 8, "intruder_count": 10, "intruder_epsilon": 0.5, "seed": 0,
     }  # fmt: skip

@@ -23,7 +23,7 @@ from analysis.studies.planes import planes
 def test_runs_are_measured_once_and_in_every_way(model_cache, tmp_path, one_thread, monkeypatch):
     small = {"examples": 16, "curvature_examples": 8, "ascent_steps": 1, "samples": 2, "trace_probes": 2}
     for name, value in small.items():
-        monkeypatch.setitem(geometry.SETTINGS, name, value)
+        monkeypatch.setitem(geometry.GEOMETRY_SETTINGS, name, value)
     paths = digits_runs(["cla", "c3la"], seeds=1, epochs=0.3, folder=tmp_path, checkpoints=1)
     assert digits_runs(["cla"], seeds=1, epochs=0.3, folder=tmp_path, checkpoints=1) == paths[:1]
     sharp = sharpness_frame(paths, examples=8, samples=2)
