@@ -1,7 +1,6 @@
 """Arrows run one way, and the repository keeps its own rules."""
 
 import ast
-import importlib.util
 import json
 import re
 import subprocess
@@ -10,12 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rooms
 
 ROOT = Path(__file__).resolve().parents[2]
-_SPEC = importlib.util.spec_from_file_location("rooms", Path(__file__).with_name("rooms.py"))
-rooms = importlib.util.module_from_spec(_SPEC)
-sys.modules["rooms"] = rooms
-_SPEC.loader.exec_module(rooms)
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 

@@ -1,6 +1,5 @@
 """The imitated processors are imitated, and a check that fails on one fails the command."""
 
-import importlib.util
 import json
 import os
 import platform
@@ -8,13 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import elsewhere
 import pytest
-
-SCRIPT = Path(__file__).resolve().parents[1] / "environment" / "elsewhere.py"
-SPEC = importlib.util.spec_from_file_location("elsewhere", SCRIPT)
-elsewhere = importlib.util.module_from_spec(SPEC)
-sys.modules["elsewhere"] = elsewhere
-SPEC.loader.exec_module(elsewhere)
 
 _SEEN = """
 import json, math
