@@ -55,9 +55,9 @@ def refusals(folder):
 
 
 def commands(folder):
-    runs, results = str(folder / "runs"), folder / "results"  # two workers: they read the entry points anew
+    runs, results = str(folder / "runs"), folder / "results"
     few = ["--epochs", "2", "--num-train", "60", "--num-heldout", "60", "--save-adapter", "--quiet"]
-    grid = ["--methods", "dora", "cla", "--ranks", "1,16", "--seeds", "2", "--workers", "2"]
+    grid = ["--methods", "dora", "cla", "--ranks", "1,16", "--seeds", "2"]
     assert main(["sweep", "--tasks", "digits", *grid, *few, "--folder", runs]) == 0
     assert main(["measure", runs, "--kinds", "wide", "--quiet"]) == 0
     draws = ["--replicates", "9", "--permutations", "9", "--quiet"]
