@@ -201,7 +201,7 @@ class ColumnLinear(nn.Module, ColumnLayer):
             terms += state.terms(None if apart else factor.weight, self.scaling[name])
         if args or kwargs or _is_opaque(self.base_layer, nn.Linear, Conv1D):
             y = self.base_layer(x, *args, **kwargs)
-            y = column_linear(x, terms, output=y) if terms else y
+            y = column_linear(x, terms, output=y)
         else:
             base: Any = self.base_layer
             weight = base.weight.t() if self.transposed else base.weight
