@@ -18,12 +18,13 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.describe import ROOT, factors
 from adapters.layer import PREFIX, layer_shape
+from adapters.snapshot import Snapshot
 
 __all__ = ["export_to_lora", "load_adapter"]
 
 
 def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default", **arguments) -> PeftModel:
-    """Load a saved adapter, after reading all of it: a file that does not fit leaves ``model`` as it was.
+    """Load a saved adapter, after reading all of it: whatever raises leaves ``model`` as it was, to the bit.
 
     `peft.PeftModel.from_pretrained` loads the same folders, but wraps the model before it opens the weights.
 
@@ -57,7 +58,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = 
             if features not in shape:
                 raise ValueError(f"the saved adapter is for another base: {key} has shape {shape}, the base {base}")
     config.inference_mode = not arguments.pop("is_trainable", False)
-    with warnings.catch_warnings():
+    with Snapshot.undone(model, on_error_alone=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         return PeftModel.from_pretrained(
             model, str(folder), adapter_name=adapter, config=config, is_trainable=not config.inference_mode, **arguments

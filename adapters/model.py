@@ -6,9 +6,9 @@ import re
 from contextlib import contextmanager
 from typing import Any, cast
 
-from peft import PeftConfig
+from peft import LoraConfig, PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import BaseTuner, _ExcludedModule, _maybe_include_all_linear_layers
 from peft.utils import get_quantization_kwargs, register_peft_method
 from peft.utils.other import get_pattern_key
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from adapters.config import TYPE_NAME, ColumnConfig, extend_peft_type
 from adapters.layer import PREFIX, ColumnLayer, ColumnLinear, layer_shape
 from adapters.targets import TARGET_MODULES
+from theory.heads import is_trained_in_full
 
 __all__ = ["ColumnModel", "register"]
 
@@ -43,6 +44,7 @@ class ColumnModel(BaseTuner):
                     raise ValueError(f"target module {name!r} is a {type(base).__name__}; accepted: Linear, Conv1D")
                 rank = _pattern(config.rank_pattern, name, config.r)
                 largest = max([column for one in config.columns or [] for column in one], default=0)
+                self._check_target_module_compatiblity(config, model, name.rpartition(".")[2])
                 shapes[name] = list(shape)
                 expected = list((config.base_shapes or {}).get(name, shape))
                 if expected != shapes[name]:
@@ -53,6 +55,20 @@ class ColumnModel(BaseTuner):
                     what = f"r={rank} is above" if rank > shape[1] else f"columns has {largest}, outside"
                     raise ValueError(f"{what} in_features={shape[1]} of target module {name!r}")
         config.found_shapes = shapes
+
+    @staticmethod
+    def _check_target_module_exists(peft_config: Any, key: str) -> bool | re.Match[str] | None:
+        """Match as PEFT does, and never what its ``modules_to_save`` will wrap, which it finds by another rule."""
+        if is_trained_in_full(key, peft_config.modules_to_save or ()):
+            return _ExcludedModule()  # type: ignore[return-value]  # as PEFT's own
+        return BaseTuner._check_target_module_exists(peft_config, key)
+
+    def _check_target_module_compatiblity(self, peft_config: PeftConfig, model: nn.Module, target_name: str) -> None:
+        """Refuse what PEFT refuses for LoRA: Mamba's ``out_proj``, whose weight fused kernels read.
+
+        An adapter there could not be exported.
+        """
+        super()._check_target_module_compatiblity(LoraConfig(), model, target_name)
 
     def _create_and_replace(
         self,

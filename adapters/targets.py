@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 
 from adapters.layer import layer_shape
-from theory.heads import head_modules, is_inside, trained_heads
+from theory.heads import head_modules, is_inside, is_trained_in_full, trained_heads
 from theory.layers import QUERY_VALUE, is_target
 
 __all__ = ["TARGET_MODULES", "linear_names", "named_under", "target_names"]
@@ -88,5 +87,5 @@ def linear_names(model: nn.Module) -> list[str]:
 
 def named_under(model: nn.Module, endings: Iterable[str]) -> list[str]:
     """Name the modules of a model that PEFT's ``modules_to_save`` means by these names or endings, and all in them."""
-    patterns = [re.compile(rf"(^|\.){re.escape(ending)}(\.|$)") for ending in endings]
-    return [name for name, _ in model.named_modules() if any(pattern.search(name) for pattern in patterns)]
+    asked = tuple(endings)
+    return [name for name, _ in model.named_modules() if name and is_trained_in_full(name, asked)]

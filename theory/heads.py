@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-__all__ = ["HasModules", "head_modules", "is_inside", "trained_heads"]
+__all__ = ["HasModules", "head_modules", "is_inside", "is_trained_in_full", "trained_heads"]
 
 
 class HasModules(Protocol):
@@ -79,6 +79,19 @@ def is_inside(name: str, modules: Iterable[str]) -> bool:
     (True, False)
     """
     return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def is_trained_in_full(name: str, endings: Iterable[str]) -> bool:
+    """Whether PEFT's ``modules_to_save`` takes in a module: its name, or that of one around it, has such an ending.
+
+    PEFT compares letters, not parts between dots: ``"classifier"`` takes ``pre_classifier`` along.
+
+    >>> is_trained_in_full("pre_classifier", ["classifier"]), is_trained_in_full("bert.pooler.dense", ["pooler"])
+    (True, True)
+    """
+    parts = name.split(".")
+    around = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return any(module.endswith(tuple(endings)) for module in around)
 
 
 def _unwrapped(module: HasModules) -> Any:
