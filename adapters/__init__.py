@@ -3,7 +3,7 @@
 from adapters.chain import ChainCallback, current_link, last_checkpoint, merge_and_continue
 from adapters.config import ColumnConfig
 from adapters.describe import LayerFactors, delta_weights, describe, factors
-from adapters.export import export_to_lora, load_adapter
+from adapters.export import export_to_lora, load_adapter, save_adapter
 from adapters.model import ColumnModel
 from adapters.prepare import Prepared, prepare
 from adapters.targets import target_names
@@ -23,5 +23,6 @@ __all__ = [
     "load_adapter",
     "merge_and_continue",
     "prepare",
+    "save_adapter",
     "target_names",
 ]
