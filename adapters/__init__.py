@@ -7,6 +7,7 @@ from adapters.export import export_to_lora, load_adapter
 from adapters.model import ColumnModel
 from adapters.prepare import Prepared, prepare
 from adapters.targets import target_names
+from adapters.updates import WeightUpdate, updates
 
 __all__ = [
     "ChainCallback",
@@ -14,6 +15,7 @@ __all__ = [
     "ColumnModel",
     "LayerFactors",
     "Prepared",
+    "WeightUpdate",
     "current_link",
     "delta_weights",
     "describe",
@@ -24,4 +26,5 @@ __all__ = [
     "merge_and_continue",
     "prepare",
     "target_names",
+    "updates",
 ]

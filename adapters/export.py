@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.describe import ROOT, factors
 from adapters.layer import PREFIX, layer_shape
+from adapters.updates import active_adapter
 
 __all__ = ["export_to_lora", "load_adapter"]
 
@@ -65,7 +66,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = 
 
 
 @torch.no_grad()
-def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default") -> Path:
+def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str | None = None) -> Path:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors`` of an equal LoRA adapter.
 
     A column selector is a legal A (rows of the identity), so the export is exact: rank r, or the number of
@@ -75,7 +76,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     Args:
         model: a PEFT model with layers of a known family.
         folder: where to write; made if missing. Each file is renamed into place when complete.
-        adapter: name of the adapter.
+        adapter: name of the adapter; None is the active one.
 
     Returns:
         The folder.
@@ -83,6 +84,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     Raises:
         ValueError: if the model has no layer with that adapter, or adapters are merged.
     """
+    adapter = active_adapter(model) if adapter is None else adapter
     tensors: dict[str, torch.Tensor] = {}
     ranks: dict[str, int] = {}
     modules = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
