@@ -7,6 +7,7 @@ from adapters.export import export_to_lora, load_adapter, save_adapter
 from adapters.model import ColumnModel
 from adapters.prepare import Prepared, prepare
 from adapters.targets import target_names
+from adapters.updates import WeightUpdate, updates
 
 __all__ = [
     "ChainCallback",
@@ -14,6 +15,7 @@ __all__ = [
     "ColumnModel",
     "LayerFactors",
     "Prepared",
+    "WeightUpdate",
     "current_link",
     "delta_weights",
     "describe",
@@ -25,4 +27,5 @@ __all__ = [
     "prepare",
     "save_adapter",
     "target_names",
+    "updates",
 ]

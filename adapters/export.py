@@ -20,6 +20,7 @@ from adapters.describe import ROOT, factors
 from adapters.layer import PREFIX, layer_shape
 from adapters.model import check_adapter_name
 from adapters.snapshot import Snapshot
+from adapters.updates import active_adapter
 
 __all__ = ["export_to_lora", "load_adapter", "save_adapter"]
 
@@ -98,7 +99,7 @@ def save_adapter(
 
 
 @torch.no_grad()
-def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default") -> Path:
+def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str | None = None) -> Path:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors`` of an equal LoRA adapter.
 
     A column selector is a legal A (rows of the identity), so the export is exact: rank r, or the number of
@@ -108,7 +109,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     Args:
         model: a PEFT model with layers of a known family.
         folder: where to write; made if missing. Each file is renamed into place when complete.
-        adapter: name of the adapter.
+        adapter: name of the adapter; None is the active one.
 
     Returns:
         The folder.
@@ -116,6 +117,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     Raises:
         ValueError: if the model has no layer with that adapter, or adapters are merged.
     """
+    adapter = active_adapter(model) if adapter is None else adapter
     tensors: dict[str, torch.Tensor] = {}
     ranks: dict[str, int] = {}
     modules = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
