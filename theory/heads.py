@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from theory.arguments import checked
+
 __all__ = ["HasModules", "head_modules", "is_inside", "is_trained_in_full", "trained_heads"]
 
 
@@ -25,6 +27,7 @@ _NAMES = ("classifier", "lm_head", "pre_classifier", "score")
 """Heads of models that do not say which of their modules is the base."""
 
 
+@checked
 def head_modules(module: HasModules) -> tuple[str, ...]:
     """Name the modules that make up a model's head.
 
@@ -57,6 +60,7 @@ def head_modules(module: HasModules) -> tuple[str, ...]:
     return tuple(f"{prefix}.{name}" if prefix else name for name in found)
 
 
+@checked
 def trained_heads(module: HasModules) -> tuple[str, ...]:
     """Name the modules of a head that are trained in full beside every adapter: all but a language model's.
 
