@@ -105,7 +105,7 @@ OPENBOOK = {
     },
     "answerKey": "C",
 }
-CLUTRR = "id,story,text_query,text_target\n1,[Ann] is [Bo]'s mother.,Ann and Bo,son\n2,[Al] met [Cy].,Al and Cy,aunt\n"
+CLUTRR = "id,story,query,target\n1,[Ann] is [Bo]'s mother.,Ann and Bo,son\n2,[Al] met [Cy].,Al and Cy,aunt\n"
 RTE = "index\tsentence1\tsentence2\tlabel\n0\tIt rains.\tIt is wet.\tentailment\n1\tA\tB\tnot_entailment\n"
 FORMATS = {
     "stsb": (
@@ -282,9 +282,9 @@ def test_a_table_that_is_no_task_is_refused_in_one_line(case: str, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_labels_unknown_to_the_training_split_do_not_parse(trec_folder: Path):
+def test_a_label_that_is_no_class_of_a_preset_is_refused_by_name(trec_folder: Path):
     (trec_folder / "TREC_10.label").write_text("ODD:one Is this new ?\n")
-    with pytest.raises(ValueError, match="label 'ODD' of heldout example 0 does not parse; accepted: ABBR"):
+    with pytest.raises(ValueError, match="label 'ODD' of heldout example 0 is no class of this data set; accepted: ABBR"):
         load_task("trec", data=trec_folder, model="tiny:bert")
 
 
