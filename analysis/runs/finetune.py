@@ -244,6 +244,7 @@ def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *
             "overlap": task.overlap,
             "notes": list(task.notes),
         },
+        "data": task.report.as_record(),
         "selection": {
             "rule": config.select,
             "candidates": 1 if chooser is None else chooser.candidates,
