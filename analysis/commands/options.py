@@ -47,7 +47,17 @@ def _add_data(add: Callable[..., None]) -> None:
     add("--text-pair", help="column of the second text")
     add("--label", help="column of the label (of the target text, for causal-lm)")
     add("--choices", nargs="+", help="columns of the choices (multiple-choice)")
-    add("--encoding", default="utf-8", help="encoding of local text files (default: utf-8)")
+    add("--encoding", default="utf-8", help="encoding of local text files (default: utf-8; a byte-order mark is found)")
+    add("--separator", help="between the fields of local text files (default: found by the columns' names)")
+    add("--quoting", choices=("double", "none"), help="whether quotation marks quote (default: not beside tabs)")
+    add(
+        "--missing",
+        default="refuse",
+        choices=("refuse", "drop", "keep"),
+        help="rows that lack a label or text; keep takes -1 and - for classes (default: refuse)",
+    )
+    add("--strict", action="store_true", help="refuse what the data report warns about")
+    add("--stratify", action="store_true", help="draw splits and subsamples with the classes' shares")
     add("--heldout-share", type=float, default=0.2, help="held-out share where there is no split (default: 0.2)")
     add(
         "--label-range",

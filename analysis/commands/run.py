@@ -42,6 +42,9 @@ def main(args: argparse.Namespace) -> int:
     tasks.check_places(args.task, data=args.data, model=args.model)
     first = runs.is_first_process()
     finished, failures = [], []
+    report = runs.data_report(run_values(args), seed=args.first_seed)
+    if first:
+        print("".join(f"data: {line}\n" for line in report.lines()), end="", flush=True)
     for one in runs.run_seeds(
         run_values(args),
         seeds=range(args.first_seed, args.first_seed + args.seeds),

@@ -58,6 +58,9 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(named)} runs, {remaining} to do, {guess}", flush=True)
     if args.dry_run:
         return 0
+    for task in args.tasks:
+        lines = runs.data_report({**run_values(args), "task": task}, seed=args.first_seed).lines()
+        print("".join(f"data of {task}: {line}\n" for line in lines), end="", flush=True)
     report = runs.sweep(
         cells,
         runs.run_cell,

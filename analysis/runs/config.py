@@ -42,9 +42,29 @@ def fingerprint(path: str) -> str:
     return digest.hexdigest()[:12]
 
 
+_LATER: dict[str, Any] = {
+    "separator": None,
+    "quoting": None,
+    "missing": "refuse",
+    "stratify": False,
+}
+"""Options that are younger than the first records, and the values that leave a run as it was."""
+
+
+def _deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out names, what only refuses, and options younger than the first records where they change nothing."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in ("model_name", "settings", "strict") and not (name in _LATER and value == _LATER[name])
+    }
+
+
 def content(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides a recorded configuration's results: data and model by what they hold, names left out."""
-    kept = {name: value for name, value in record.items() if name not in ("model_name", "settings")}
+    kept = _deciding(record)
+    if isinstance(kept.get("options"), Mapping):
+        kept["options"] = _deciding(kept["options"])
     places = {name: kept[name]["fingerprint"] for name in ("data", "model") if isinstance(kept.get(name), Mapping)}
     return kept | places
 

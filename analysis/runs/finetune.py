@@ -25,8 +25,9 @@ from analysis.runs.config import RunConfig
 from analysis.runs.generalization import measured_gap
 from analysis.runs.instruments import PeakMemory, StepClock, saved_activation_bytes
 from analysis.runs.loading import LoadedRun, load_run
+from analysis.runs.resuming import Resumable, last_complete
 from analysis.runs.scalars import run_scalars
-from analysis.runs.trainer import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
+from analysis.runs.trainer import BestOnSelection, Snapshots, epoch_history, make_trainer, save_weights
 from analysis.tasks import Outputs, Task, carve, evaluate, load_model, load_task, metric
 from theory.methods import get_method
 
@@ -79,6 +80,14 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
     return prepared, base
 
 
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _steps_per_epoch(config: RunConfig, examples: int) -> int:
+    return math.ceil(examples / ((config.batch_size or 1) * _processes()))
+
+
 def check_links(config: RunConfig, examples: int) -> None:
     """Refuse a chain with more links than a run on so many examples has optimizer steps.
 
@@ -89,9 +98,7 @@ def check_links(config: RunConfig, examples: int) -> None:
     Raises:
         ValueError: if a link would get no step.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    per_epoch = math.ceil(examples / ((config.batch_size or 1) * world))
-    steps = math.ceil(per_epoch * (config.epochs or 1))
+    steps = math.ceil(_steps_per_epoch(config, examples) * (config.epochs or 1))
     if (config.links or 1) > steps:
         raise ValueError(
             f"links={config.links} needs an optimizer step per link, but {examples} examples in batches of "
@@ -165,17 +172,21 @@ def _train(config: RunConfig, folder: Path, *, progress: bool, report_to: str) -
     except (ValueError, TypeError) as error:
         raise ConfigurationError(str(error)) from error
     clock, memory = StepClock(), PeakMemory()
-    callbacks: list[Any] = [clock]
-    chooser = None
-    if selection is not None:
-        chooser = BestOnSelection(prepared.model, task, selection)
-        callbacks.append(chooser)
-    if config.save_checkpoints:
-        callbacks.append(Snapshots(prepared.model, folder / "checkpoints", count=config.save_checkpoints))
+    chooser = None if selection is None else BestOnSelection(prepared.model, task, selection)
+    snapshots = Snapshots(prepared.model, folder / "checkpoints", count=config.save_checkpoints)
+    parts: list[Resumable] = [clock, *([chooser] if chooser else [])]
+    resumed = last_complete(folder / "trainer", processes=_processes())
     trainer = make_trainer(
-        prepared, config, training_task, folder=folder, callbacks=callbacks, progress=progress, report_to=report_to
+        prepared,
+        config,
+        training_task,
+        folder=folder,
+        callbacks=[clock, *([chooser] if chooser else []), *([snapshots] if config.save_checkpoints else [])],
+        parts=parts,
+        resumed=resumed,
+        progress=progress,
+        report_to=report_to,
     )
-    resumed = last_complete(folder / "trainer")
     trainer.train(resume_from_checkpoint=resumed)
     timing = {
         **clock.summary(),
@@ -229,7 +240,7 @@ def _keep(trained: _Trained, folder: Path) -> None:
 
 def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
     config, task, chooser = trained.config, trained.task, trained.chooser
-    per_epoch = math.ceil(len(trained.losses) / max(1, math.ceil(config.epochs or 1)))
+    per_epoch = _steps_per_epoch(config, len(trained.trained_on.train))
     return {
         "config": config.as_record(),
         "provenance": {**_base_provenance(), "command": asked.command(), "seeds": [config.seed]},
@@ -244,6 +255,7 @@ def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *
             "overlap": task.overlap,
             "notes": list(task.notes),
         },
+        "data": task.report.as_record(),
         "selection": {
             "rule": config.select,
             "candidates": 1 if chooser is None else chooser.candidates,
@@ -253,7 +265,7 @@ def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *
         },
         **measured,
         "timing": {**measured["timing"], "total_seconds": seconds},
-        "history": epoch_history(trained.losses, steps_per_epoch=max(1, per_epoch)),
+        "history": epoch_history(trained.losses, steps_per_epoch=per_epoch),
     }
 
 

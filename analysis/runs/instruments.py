@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from analysis.records import atomic_write_json, read_json
+
 __all__ = ["PeakMemory", "StepClock", "saved_activation_bytes"]
 
 
@@ -38,6 +40,14 @@ class StepClock(TrainerCallback):
         """Stop the clock."""
         _synchronise()
         self.seconds.append(time.perf_counter() - self._start)
+
+    def save(self, folder: Path) -> None:
+        """Write the times into a checkpoint's folder."""
+        atomic_write_json(folder / "seconds.json", {"seconds": self.seconds})
+
+    def load(self, folder: Path) -> None:
+        """Take them back."""
+        self.seconds = list(read_json(folder / "seconds.json")["seconds"])
 
     def summary(self) -> dict[str, float]:
         """Return the number of steps, and the median seconds of a step without the first two (warm-up)."""

@@ -11,8 +11,9 @@ from typing import Any
 from analysis.records import RunFailure
 from analysis.runs.config import RunConfig
 from analysis.runs.finetune import is_first_process, run
+from analysis.tasks import DataReport, load_task
 
-__all__ = ["SeedRun", "run_seeds"]
+__all__ = ["SeedRun", "data_report", "run_seeds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,17 @@ class SeedRun:
     record: dict[str, Any] | None
     failure: RunFailure | None
     known: bool
+
+
+def data_report(values: Mapping[str, Any], *, seed: int) -> DataReport:
+    """Read, draw and encode the data of a configuration as one of its runs will, and report what became of it.
+
+    Raises:
+        ValueError: as :func:`analysis.tasks.load_task`; where the options are strict, for each warning of the report.
+    """
+    config = RunConfig.from_mapping({**values, "seed": seed}).resolve()
+    task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
+    return task.report
 
 
 def run_seeds(

@@ -206,7 +206,7 @@ def test_an_encoder_is_no_causal_lm_and_an_empty_label_no_class(tmp_path: Path, 
     write(tmp_path / "c.csv", "text,label\n" + "".join(f"word {i},{'' if i == 3 else i % 2}\n" for i in range(20)))
     text = ["--task", "custom", "--data", str(tmp_path / "c.csv"), "--kind", "text-classification", "--text", "text"]
     assert main(["run", *text, "--label", "label", "--model", "tiny:bert", "--folder", str(tmp_path / "r")]) == 2
-    assert "is empty; fill it in" in capsys.readouterr().err
+    assert "the label is empty in c.csv row 4; fill it in" in capsys.readouterr().err
 
 
 def test_a_chain_longer_than_its_run_is_refused_before_training(tmp_path: Path, capsys):
