@@ -6,11 +6,10 @@ a method's name.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from theory.arguments import Count, Whole, checked
+from theory.arguments import Count, checked
 from theory.checks import check_integer, check_text
 from theory.counting import log2_binomial
 from theory.records import UpdateRecord
