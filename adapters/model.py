@@ -15,7 +15,7 @@ from torch import nn
 
 from adapters.config import TYPE_NAME, ColumnConfig, extend_peft_type
 from adapters.layer import PREFIX, ColumnLayer, ColumnLinear, layer_shape
-from adapters.targets import TARGET_MODULES
+from adapters.targets import TARGET_MODULES, warn_of_untrained
 from theory.heads import is_trained_in_full
 
 __all__ = ["ColumnModel", "check_adapter_name", "register"]
@@ -64,6 +64,8 @@ class ColumnModel(BaseTuner):
                     what = f"r={rank} is above" if rank > shape[1] else f"columns has {largest}, outside"
                     raise ValueError(f"{what} in_features={shape[1]} of target module {name!r}")
         config.found_shapes = shapes
+        if not config.inference_mode and not inside:
+            warn_of_untrained(model, targets=shapes, trained_in_full=config.modules_to_save)
 
     @staticmethod
     def _check_target_module_exists(peft_config: Any, key: str) -> bool | re.Match[str] | None:

@@ -27,9 +27,9 @@ from adapters.inputs import Batch
 from adapters.linked import LinkedFactor
 from adapters.probe import probe
 from adapters.snapshot import Snapshot
-from adapters.targets import named_under, target_names
+from adapters.targets import named_under, target_names, warn_of_untrained
 from theory.defaults import RANK, usual_alpha
-from theory.heads import trained_heads
+from theory.heads import fresh_parameters, trained_heads
 from theory.methods import Method, get_method
 
 __all__ = ["Prepared", "Rates", "prepare"]
@@ -132,6 +132,10 @@ def prepare(
             touched.
         ValueError: if a target would train nothing or not count in eval mode, naming it; the model is as it was.
 
+    Warns:
+        UntrainedWarning: naming weights that no checkpoint held and that are neither adapted nor trained, and heads
+            that ``modules_to_save`` leaves out beside others.
+
     >>> prepared = prepare(nn.Sequential(nn.Linear(4, 3)), "cla", rank=2, target_modules=["0"])
     >>> sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
     6
@@ -159,6 +163,10 @@ def prepare(
         heads=tuple(heads),
     )
     with Snapshot.undone(model, on_error_alone=True):
+        if chosen.trains != "weight":
+            warn_of_untrained(model, targets=targets, trained_in_full=heads)
+        if fresh := fresh_parameters(model):
+            vars(model)["missing_keys"] = list(fresh)  # wrapping hides where loading marked what it filled
         prepared = hooks_of(chosen.family).wrap(model, asked)
         untried = probe(model, batch) if targets else ()
     if chosen.chained:

@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -25,7 +26,7 @@ __all__ = ["probe"]
 
 logger = logging.getLogger(__name__)
 _DOES_NOT_FIT = (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
-Layers = dict[str, BaseTunerLayer]
+Layers = dict[str, nn.Module]  # each a BaseTunerLayer too
 
 
 def probe(model: nn.Module, batch: Batch | None = None) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ def _try(part: nn.Module, inputs: Batch, pending: Layers, *, given: bool) -> Lay
     return rest
 
 
-def _complaint(name: str, layer: BaseTunerLayer, parent: nn.Module | None, *, called: bool, trained: bool) -> str:
+def _complaint(name: str, layer: nn.Module, parent: nn.Module | None, *, called: bool, trained: bool) -> str:
     holder = "its parent" if parent is None else f"its parent, a {type(parent).__name__},"
     if trained:
         return (
@@ -118,13 +119,14 @@ def _complaint(name: str, layer: BaseTunerLayer, parent: nn.Module | None, *, ca
 
 @contextmanager
 def _disabled(layers: Layers) -> Iterator[None]:
-    before = {one: one._disable_adapters for one in layers.values()}
-    for one in before:
+    tuners = [cast(BaseTunerLayer, one) for one in layers.values()]
+    before = [one._disable_adapters for one in tuners]
+    for one in tuners:
         one._disable_adapters = True
     try:
         yield
     finally:
-        for one, value in before.items():
+        for one, value in zip(tuners, before, strict=True):
             one._disable_adapters = value
 
 
