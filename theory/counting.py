@@ -117,6 +117,8 @@ def _remainder(x: NDArray[np.float64]) -> NDArray[np.float64]:
     small = np.minimum(x, 16.0)
     near = gammaln(small) - (small - 0.5) * np.log(small) + small - 0.5 * math.log(2 * math.pi)
     square = 1 / np.maximum(x, 16.0) ** 2
-    series = (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))) / np.maximum(x, 1)
+    series = (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))) / np.maximum(
+        x, 1
+    )
     result: NDArray[np.float64] = np.where(x < 16, near, series)
     return result
