@@ -11,6 +11,7 @@ from .finetune import check_links as check_links
 from .finetune import is_first_process as is_first_process
 from .finetune import run as run
 from .finetune import run_cell as run_cell
+from .generalization import measured_gap as measured_gap
 from .grids import grid as grid
 from .grids import method_cells as method_cells
 from .grids import run_key as run_key

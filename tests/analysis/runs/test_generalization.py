@@ -23,8 +23,8 @@ def test_the_interval_covers_the_true_gap_as_often_as_it_says():
         truth = 0.6 * (1 - np.exp(-2.0 / 0.6)) - 0.3
         gap = measured_gap(np.full(50, 0.3), heldout, loss_range=2.0, seed=seed, replicates=300)
         covered += gap.signed_low <= truth <= gap.signed_high
-    # Nominal 0.95; three standard errors of 400 experiments are 0.033, the percentile bootstrap loses some 0.01.
-    assert 0.90 < covered / experiments < 0.99
+    # Nominal 0.95; three standard errors of 400 experiments are 0.033.
+    assert 0.917 < covered / experiments < 0.985
 
 
 def test_the_interval_narrows_as_one_over_root_m():
@@ -33,8 +33,28 @@ def test_the_interval_narrows_as_one_over_root_m():
     for count in (100, 1600):
         gap = measured_gap([0.5], rng.random(count), loss_range=1.0)
         widths.append(gap.signed_high - gap.signed_low)
-    # 16 times the examples: a quarter of the width, within the sampling error of two quantiles of 2,000 draws.
+    # 16 times the examples: a quarter of the width, a little more for the unseen value's share of 1/101, within the
+    # sampling error of two quantiles of 4,000 draws.
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.2)
+
+
+def test_no_held_out_error_leaves_an_interval_with_a_width():
+    gap = measured_gap(np.zeros(10), np.zeros(100), loss_range=1.0)
+    # Clopper and Pearson: 1 - (0.025) ** (1/100).
+    assert (gap.low, gap.high) == (0.0, pytest.approx(1 - 0.025**0.01))
+    assert gap.units == 100
+
+
+def test_held_out_examples_of_one_cluster_count_once():
+    rng = np.random.default_rng(4)
+    errors = np.repeat(rng.integers(0, 2, 40), 5).astype(float)
+    alone = measured_gap([0.0], errors, loss_range=1.0)
+    shared = measured_gap([0.0], errors, loss_range=1.0, clusters=np.repeat(np.arange(40), 5))
+    once = measured_gap([0.0], errors[::5], loss_range=1.0)
+    assert (alone.units, shared.units, once.units) == (200, 40, 40)
+    assert shared.value == alone.value
+    # Five copies of one draw say what one says: the same interval, up to two quantiles of 4,000 draws.
+    assert [shared.signed_low, shared.signed_high] == pytest.approx([once.signed_low, once.signed_high], abs=0.015)
 
 
 def test_a_hand_worked_gap():
@@ -51,9 +71,7 @@ def test_value_is_the_absolute_sign_and_lies_in_its_interval(train, heldout):
     gap = measured_gap(train, heldout, loss_range=1.0, replicates=100)
     assert gap.value == abs(gap.signed)
     assert 0 <= gap.low <= gap.high <= 1
-    # The observed mean need not lie inside a percentile interval of few draws, but it does within its spread.
-    spread = gap.high - gap.low
-    assert gap.low - spread - 1e-9 <= gap.value <= gap.high + spread + 1e-9
+    assert gap.low - 1e-9 <= gap.value <= gap.high + 1e-9
 
 
 def test_swapping_the_splits_flips_the_sign():
