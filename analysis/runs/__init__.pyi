@@ -3,6 +3,7 @@ from .collect import FoundRun as FoundRun
 from .collect import find_runs as find_runs
 from .collect import frame as frame
 from .collect import read_records as read_records
+from .collect import renew_means as renew_means
 from .collect import runs_result as runs_result
 from .collect import seeds_of as seeds_of
 from .collect import write_parquet as write_parquet

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.records import atomic_write_json, read_json, table_of
-from analysis.runs.collect import find_runs, frame, read_records, runs_result, write_parquet
+from analysis.records import atomic_write_json, frame_of, read_json, table_of
+from analysis.runs.collect import find_runs, frame, read_records, renew_means, runs_result, write_parquet
 from analysis.runs.generalization import measured_gap
 from analysis.statistics import bootstrap_means
 
@@ -115,7 +115,7 @@ def test_bad_losses_are_named(arguments, message):
 
 
 def record(seed: int, *, accuracy: float, method: str = "cla") -> dict:
-    gap = {"value": 0.2, "low": 0.1, "high": 0.3, "signed": 0.2, "range": 1.0}
+    gap = {"value": 0.2, "low": 0.1, "high": 0.3, "signed": 0.2, "range": 1.0, "units": 50}
     return {
         "key": f"{method}{seed}",
         "status": "done",
@@ -155,6 +155,25 @@ def test_collected_results_hold_every_run_and_every_mean(tmp_path):
     path = write_parquet(frame(loaded), tmp_path / "runs.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(path), frame(loaded))
     assert table_of(pd.DataFrame({"a": [1.0, np.nan]})) == {"columns": ["a"], "rows": [[1.0], [None]]}
+
+
+def test_the_means_of_a_committed_result_are_taken_anew_and_bootstraps_of_single_runs_left_out(tmp_path):
+    path = runs_result([record(seed, accuracy=0.5 + seed / 10) for seed in range(3)], tmp_path / "r.json", command="c")
+    old = read_json(path)
+    wrong = [["nan" if isinstance(cell, float) else cell for cell in row] for row in old["tables"]["means"]["rows"]]
+    atomic_write_json(path, {**old, "tables": {**old["tables"], "means": {**old["tables"]["means"], "rows": wrong}}})
+    renewed = read_json(renew_means(path))
+    assert renewed["tables"]["means"] == old["tables"]["means"]
+    assert renewed["tables"]["runs"] == old["tables"]["runs"]
+    units = [name.endswith("_units") for name in old["tables"]["runs"]["columns"]]
+    earlier = table_of(frame_of(old["tables"]["runs"]).loc[:, [not unit for unit in units]])
+    atomic_write_json(path, {**old, "tables": {**old["tables"], "runs": earlier}})
+    renewed = read_json(renew_means(path))
+    assert not [name for name in renewed["tables"]["runs"]["columns"] if name.endswith(("_low", "_high"))]
+    assert "left out" in renewed["provenance"]["notes"][-1]
+    atomic_write_json(path, {**old, "tables": {}})
+    with pytest.raises(ValueError, match="holds no table 'runs'"):
+        renew_means(path)
 
 
 def test_a_corrupt_record_and_an_empty_folder_are_named(tmp_path):
