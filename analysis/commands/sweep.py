@@ -58,9 +58,8 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(named)} runs, {remaining} to do, {guess}", flush=True)
     if args.dry_run:
         return 0
-    for task in args.tasks:
-        lines = runs.data_report({**run_values(args), "task": task}, seed=args.first_seed).lines()
-        print("".join(f"data of {task}: {line}\n" for line in lines), end="", flush=True)
+    if remaining:
+        _print_data(args)
     report = runs.sweep(
         cells,
         runs.run_cell,
@@ -83,6 +82,12 @@ def main(args: argparse.Namespace) -> int:
         message = records.read_json(f"{args.folder}/{name}/record.json")["failure"]["message"]
         raise records.RunFailure(f"{len(report.failed)} runs failed; the first, {name}: {message}")
     return 0
+
+
+def _print_data(args: argparse.Namespace) -> None:
+    for task in args.tasks:
+        lines = runs.data_report({**run_values(args), "task": task}, seed=args.first_seed).lines()
+        print("".join(f"data of {task}: {line}\n" for line in lines), end="", flush=True)
 
 
 def _print_states(named: dict[str, dict], folder: str) -> None:
