@@ -11,7 +11,7 @@ import theory
 from analysis import runs, tasks
 from theory.defaults import METHOD, RANK
 
-__all__ = ["add_method_axes", "add_run_options", "run_values", "whole_numbers"]
+__all__ = ["add_data_options", "add_method_axes", "add_run_options", "run_values", "whole_numbers"]
 
 _KINDS = ("image-classification", "text-classification", "multiple-choice", "regression", "causal-lm")
 
@@ -32,6 +32,11 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
                 group.add_argument(flag, **kwargs)
 
         fill(add)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a run that say what data it reads and what model's tokens it becomes."""
+    _add_data(parser.add_argument_group("data and model").add_argument)
 
 
 def _add_data(add: Callable[..., None]) -> None:
