@@ -6,7 +6,7 @@ from adapters.describe import LayerFactors, delta_weights, describe, factors
 from adapters.export import export_to_lora, load_adapter, save_adapter
 from adapters.model import ColumnModel
 from adapters.prepare import Prepared, prepare
-from adapters.targets import target_names
+from adapters.targets import in_layers, target_names
 from adapters.updates import WeightUpdate, updates
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "describe",
     "export_to_lora",
     "factors",
+    "in_layers",
     "last_checkpoint",
     "load_adapter",
     "merge_and_continue",

@@ -58,7 +58,8 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(named)} runs, {remaining} to do, {guess}", flush=True)
     if args.dry_run:
         return 0
-    _print_data(args)
+    if remaining:
+        _print_data(args)
     report = runs.sweep(
         cells,
         runs.run_cell,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def run_seeds(
     again: bool = False,
     progress: bool = False,
     report_to: str = "none",
+    announce: Callable[[str], None] | None = None,
 ) -> Iterator[SeedRun]:
     """Train one configuration seed by seed; a seed that fails does not stop the others.
 
@@ -64,6 +65,7 @@ def run_seeds(
         again: whether a run that is recorded is made again.
         progress: whether the first process shows the Trainer's progress bar.
         report_to: "none", "tensorboard" or "wandb".
+        announce: told before each training what it will take, as one line.
 
     Raises:
         ValueError: as :func:`analysis.runs.finetune.run`.
@@ -76,7 +78,13 @@ def run_seeds(
             shutil.rmtree(place, ignore_errors=True)
         record, failure = None, None
         try:
-            record = run(config, folder=folder, progress=progress and is_first_process(), report_to=report_to)
+            record = run(
+                config,
+                folder=folder,
+                progress=progress and is_first_process(),
+                report_to=report_to,
+                announce=announce,
+            )
         except RunFailure as error:
             failure = error
         yield SeedRun(seed=seed, folder=place, record=record, failure=failure, known=known)

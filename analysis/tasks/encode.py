@@ -243,6 +243,8 @@ def _text_task(
         metric_name=raw.metric_name,
         notes=notes,
         overlap=report.overlap,
+        pad_id=tokenizer.pad_token_id,
+        decode=functools.partial(tokenizer.decode, skip_special_tokens=True),
         report=report,
         **_loss(raw, names, len(tokenizer), labels.get("train"), options),
     )

@@ -263,7 +263,7 @@ def _preset_row(record: dict[str, Any], preset: Dataset, names: list[str] | None
         value = record[column]
         if role == "choices":
             row["choices"] = list(value["text"]) if isinstance(value, dict) else list(value)
-        elif role == "label" and preset.kind != "regression":
+        elif role == "label" and preset.kind != "regression" and not is_null(value):
             named = names is not None and isinstance(value, int) and 0 <= value < len(names)
             text_label = names[value] if names is not None and named else value
             row["label"] = value if preset.kind == "multiple-choice" and isinstance(value, int) else str(text_label)

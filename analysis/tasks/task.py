@@ -108,6 +108,8 @@ class Task:
         seed: the seed of the split and of any subsampling.
         notes: what a reader of a result must know about the data.
         overlap: held-out inputs that also occur in the training split.
+        pad_id: token that fills up a batch of texts.
+        decode: token ids -> text without special tokens, of texts.
         report: what was read, kept, dropped, repeated and cut on the way here.
         stratify: whether a split carved out of the training examples has the classes' shares.
     """
@@ -126,6 +128,8 @@ class Task:
     seed: int = 0
     notes: tuple[str, ...] = ()
     overlap: int = 0
+    pad_id: int = 0
+    decode: Callable[[Sequence[int]], str] = field(default=str, repr=False)
     report: DataReport
     stratify: bool = False
 

@@ -26,6 +26,8 @@ def test_run_prints_a_line_per_seed_and_the_mean(tmp_path: Path, capsys):
     output = capsys.readouterr().out
     assert output.count("G cross_entropy") == 2
     assert "mean of 2: metric" in output
+    assert output.startswith("data: scikit-learn's digits 5-9: 896 rows read, 896 kept\ndata: train: 40 examples\n")
+    assert output.count("before training: 2 steps, about ") == 2
     assert len(list(tmp_path.glob("*/record.json"))) == 2
 
 
@@ -207,6 +209,23 @@ def test_an_encoder_is_no_causal_lm_and_an_empty_label_no_class(tmp_path: Path, 
     text = ["--task", "custom", "--data", str(tmp_path / "c.csv"), "--kind", "text-classification", "--text", "text"]
     assert main(["run", *text, "--label", "label", "--model", "tiny:bert", "--folder", str(tmp_path / "r")]) == 2
     assert "the label is empty in c.csv row 4; fill it in" in capsys.readouterr().err
+
+
+def test_data_is_reported_without_training_and_refused_strictly(tmp_path: Path, write, capsys):
+    rows = "".join(f"word {i % 15}\t{'-' if i == 7 else i % 2}\n" for i in range(20))
+    path = write(tmp_path / "a.tsv", f"body\tlabel\n{rows}")
+    words = ["--task", "custom", "--data", str(path), "--kind", "text-classification", "--text", "body"]
+    words += ["--label", "label", "--model", "tiny:bert"]
+    assert main(["data", *words]) == 2
+    assert "the label is '-' in a.tsv row 8; fill it in" in capsys.readouterr().err
+    assert main(["data", *words, "--missing", "drop", "--json", str(tmp_path / "report.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "a.tsv: 20 rows read, 19 kept, 1 dropped because the label is '-'" in shown
+    assert read_json(tmp_path / "report.json")["parts"][0]["first_dropped"] == {"the label is '-'": 8}
+    for command in (["data"], ["run", "--folder", str(tmp_path / "runs")]):
+        assert main([*command, *words, "--missing", "drop", "--strict"]) == 2
+        assert "error: strict: " in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_chain_longer_than_its_run_is_refused_before_training(tmp_path: Path, capsys):
