@@ -240,7 +240,7 @@ _PLAIN: dict[Any, Check] = {
 }
 
 
-def check_of(hint: Any) -> Check | None:
+def check_of(hint: object) -> Check | None:
     """Return the check that an annotation asks for; None where anything is accepted."""
     if hint in (Any, object) or isinstance(hint, TypeVar):
         return None

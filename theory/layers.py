@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from theory.arguments import Count, checked
 from theory.checks import check_integer, shown
-from theory.heads import HasModules, head_modules, is_inside, trained_heads
+from theory.heads import HasModules, head_modules, is_inside, is_trained_in_full, trained_heads
 
 __all__ = [
     "MODELS",
@@ -149,20 +149,21 @@ def from_module(
         module: anything with ``named_modules()``; a meta-device module will do.
         target_modules: see ``for_model``; by default query and value where ``module.config.model_type`` is
             known, else ``"all-linear"``.
-        trained_in_full: names of the modules trained in full beside the adapter; None takes the model's head, but a
-            language model's.
+        trained_in_full: names, or their endings, of the modules trained in full beside the adapter; None takes the
+            model's head, but a language model's.
 
     Raises:
         TypeError: if it has no ``named_modules``.
         ValueError: if nothing matches.
     """
-    excluded = trained_heads(module) if trained_in_full is None else tuple(trained_in_full)
-    if target_modules is None or str(target_modules).lower() == "all-linear":
-        excluded += head_modules(module)
+    full = trained_heads(module) if trained_in_full is None else tuple(trained_in_full)
+    every = target_modules is None or str(target_modules).lower() == "all-linear"
+    heads = head_modules(module) if every else ()
     if target_modules is None:
         model_type = getattr(getattr(module, "config", None), "model_type", "")
         target_modules = QUERY_VALUE.get(model_type, "all-linear")
-    return select((layer for layer in _linear_layers(module) if not is_inside(layer.name, excluded)), target_modules)
+    layers = (one for one in _linear_layers(module) if not is_trained_in_full(one.name, full))
+    return select((layer for layer in layers if not is_inside(layer.name, heads)), target_modules)
 
 
 @checked

@@ -230,17 +230,17 @@ def method_keys() -> tuple[str, ...]:
 
 
 @checked
-def get_method(key: str) -> Method:
+def get_method(method: str) -> Method:
     """Look a method up by its key.
 
     Raises:
-        TypeError: if ``key`` is not a string.
+        TypeError: if ``method`` is not a string.
         ValueError: if no method has that key; the message lists the keys.
 
     >>> get_method("cla").name
     'cLA'
     """
-    return METHODS.get_named(key)
+    return METHODS.get_named(method)
 
 
 def families() -> dict[str, Family]:
