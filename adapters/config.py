@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,9 @@ from peft.utils import PeftType
 
 from theory.methods import METHODS, get_method
 
-__all__ = ["FORMAT_VERSION", "ColumnConfig", "extend_peft_type"]
+__all__ = ["FORMAT_VERSION", "ColumnConfig", "extend_peft_type", "say_how_many_links"]
 
+logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 TYPE_NAME = "BEYOND_COLUMN"
 
@@ -31,6 +33,17 @@ def extend_peft_type(name: str) -> PeftType:
     PeftType._member_map_[name] = member
     PeftType._value2member_map_[name] = member
     return member
+
+
+def say_how_many_links(config: PeftConfig, doing: str) -> None:
+    """Log a warning if a chain has not reached its last link, unless a callback is moving it on just now."""
+    links, trained = getattr(config, "links", 1), getattr(config, "link", 0) + 1
+    if trained < links and not getattr(config, "attended", False):
+        logger.warning(
+            "%s a chain of %d links of which %d %s trained: a transformers Trainer moves it on by itself, a loop of "
+            "one's own has to call adapters.merge_and_continue",
+            *(doing, links, trained, "was" if trained == 1 else "were"),
+        )
 
 
 @dataclass
@@ -119,6 +132,11 @@ class ColumnConfig(PeftConfig):
             raise ValueError("`layers_pattern` cannot be used when `target_modules` is a str.")
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError("When `layers_pattern` is specified, `layers_to_transform` must also be specified.")
+
+    def save_pretrained(self, save_directory: str, **kwargs) -> None:
+        """Save; a chain that was left before its last link says so."""
+        say_how_many_links(self, "saving")
+        super().save_pretrained(save_directory, **kwargs)
 
     def to_dict(self) -> dict:
         """Return the fields, with the shapes of the base the adapter sits on."""
