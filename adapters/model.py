@@ -18,7 +18,7 @@ from adapters.layer import PREFIX, ColumnLayer, ColumnLinear, layer_shape
 from adapters.targets import TARGET_MODULES, warn_of_untrained
 from theory.heads import is_trained_in_full
 
-__all__ = ["ColumnModel", "register"]
+__all__ = ["ColumnModel", "check_adapter_name", "register"]
 
 
 class ColumnModel(BaseTuner):
@@ -27,6 +27,15 @@ class ColumnModel(BaseTuner):
     prefix: str = PREFIX
     tuner_layer_cls = ColumnLayer
     target_module_mapping = TARGET_MODULES
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
+        """Add an adapter's layers, under a name that torch can keep.
+
+        Raises:
+            ValueError: for another name, before anything is touched; PEFT's LoRA ends in a KeyError half-way.
+        """
+        check_adapter_name(adapter_name, self.peft_config[adapter_name])
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """Refuse what cannot work before the first layer is replaced."""
@@ -96,6 +105,10 @@ class ColumnModel(BaseTuner):
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """Put a module in another's place; PEFT's own also asks a head that is no single layer for its ``weight``."""
+        setattr(parent, child_name, new_module)
+
     @contextmanager
     def _enable_peft_forward_hooks(self, *_, **kwargs):
         """Refuse what PEFT would drop in silence for tuners other than LoRA."""
@@ -105,6 +118,23 @@ class ColumnModel(BaseTuner):
                 "adapters; use set_adapter, or export_to_lora and PEFT's LoRA"
             )
         yield
+
+
+def check_adapter_name(name: str, config: PeftConfig) -> None:
+    """Refuse names under which torch, or PEFT's ``modules_to_save``, cannot keep an adapter.
+
+    Adapters are entries of `torch.nn.ModuleDict`, whose own attributes ("values", "type") are taken.
+
+    Raises:
+        ValueError: naming the adapter.
+    """
+    saved = getattr(config, "modules_to_save", None) or []
+    parameters = ["weight", "bias"] if saved else []
+    if not name or "." in name or hasattr(nn.ModuleDict(), name) or name in [*saved, *parameters]:
+        raise ValueError(
+            f"adapter_name must not be empty, hold a dot, be an attribute of torch.nn.ModuleDict, or name a module or "
+            f"parameter in modules_to_save; got {name!r}"
+        )
 
 
 def _pattern(pattern: dict, name: str, default):

@@ -12,7 +12,15 @@ from adapters.layer import layer_shape
 from theory.heads import fresh_parameters, head_modules, is_inside, is_trained_in_full, trained_heads
 from theory.layers import QUERY_VALUE, is_target
 
-__all__ = ["TARGET_MODULES", "UntrainedWarning", "linear_names", "named_under", "target_names", "warn_of_untrained"]
+__all__ = [
+    "TARGET_MODULES",
+    "UntrainedWarning",
+    "in_layers",
+    "linear_names",
+    "named_under",
+    "target_names",
+    "warn_of_untrained",
+]
 
 
 class UntrainedWarning(UserWarning):
@@ -72,6 +80,42 @@ def target_names(
     if not names:
         raise ValueError(f"target_modules={target_modules!r} matches no module of the model")
     return names
+
+
+def in_layers(model: nn.Module, names: Sequence[str], layers: Iterable[int]) -> list[str]:
+    """Keep the modules that stand in some of a model's blocks.
+
+    A model's blocks are the entries of its list of modules that holds most of the named ones.
+
+    Args:
+        model: a model without adapters.
+        names: dotted names of modules, from `target_names`.
+        layers: numbers of blocks, from 0.
+
+    Returns:
+        The names that are kept, in their order.
+
+    Raises:
+        ValueError: if the model has no list of blocks, or no block of a number, or nothing is left in one.
+
+    >>> blocks = nn.ModuleDict({"h": nn.ModuleList(nn.ModuleDict({"q": nn.Linear(2, 2)}) for _ in range(3))})
+    >>> in_layers(blocks, ["h.0.q", "h.1.q", "h.2.q"], [2])
+    ['h.2.q']
+    """
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    counted = [(sum(is_inside(target, [name]) for target in names), name, len(module)) for name, module in lists]
+    held, root, count = max(counted, key=lambda item: item[0], default=(0, "", 0))
+    wanted = sorted(set(layers))
+    if held == 0:
+        raise ValueError("layers needs a model whose adapted modules stand in a list of blocks; leave layers out")
+    outside = [layer for layer in wanted if not 0 <= layer < count]
+    if outside or not wanted:
+        raise ValueError(f"layers must name blocks from 0 to {count - 1} of {root!r}, got {outside or 'none'}")
+    kept = {layer: [name for name in names if is_inside(name, [f"{root}.{layer}"])] for layer in wanted}
+    empty = [layer for layer, members in kept.items() if not members]
+    if empty:
+        raise ValueError(f"layers names block {empty[0]} of {root!r}, in which nothing is adapted")
+    return [name for members in kept.values() for name in members]
 
 
 def linear_names(model: nn.Module) -> list[str]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from theory.arguments import checked
+
 __all__ = ["HasModules", "fresh_parameters", "head_modules", "is_inside", "is_trained_in_full", "trained_heads"]
 
 
@@ -25,6 +27,7 @@ _NAMES = ("classification_head", "classifier", "lm_head", "pre_classifier", "qa_
 """Heads of models that do not say which of their modules is the base."""
 
 
+@checked
 def fresh_parameters(module: HasModules) -> tuple[str, ...]:
     """Name the parameters that were drawn at random beside those read from a checkpoint.
 
@@ -47,6 +50,7 @@ def fresh_parameters(module: HasModules) -> tuple[str, ...]:
     return tuple(named.keys() - set(marked)) if marked and root is module else ()
 
 
+@checked
 def head_modules(module: HasModules) -> tuple[str, ...]:
     """Name the modules that make up a model's head.
 
@@ -79,6 +83,7 @@ def head_modules(module: HasModules) -> tuple[str, ...]:
     return _placed(module, found)
 
 
+@checked
 def trained_heads(module: HasModules) -> tuple[str, ...]:
     """Name the modules of a head that are trained in full beside every adapter: all but a language model's.
 

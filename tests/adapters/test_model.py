@@ -427,3 +427,11 @@ def test_registering_twice_changes_nothing():
     before = dict(PEFT_TYPE_TO_TUNER_MAPPING)
     register()
     assert before == PEFT_TYPE_TO_TUNER_MAPPING
+
+
+@pytest.mark.parametrize("family", ["roberta", "deberta-v2"])  # heads of several layers
+def test_unloading_keeps_a_trained_head_of_several_layers(build, inputs, family):
+    kept = ["classifier", "pooler"] if family == "deberta-v2" else ["classifier"]
+    model = adapted(build, family, modules_to_save=kept)
+    want = logits(model, inputs, family)
+    torch.testing.assert_close(logits(model.merge_and_unload(), inputs, family), want, rtol=1e-5, atol=1e-6)  # fp32
