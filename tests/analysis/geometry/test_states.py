@@ -236,7 +236,7 @@ def test_a_random_loss_is_refused_by_every_instrument():
         lambda m: plane(m, batch, space="full", steps=3, **QUIET),
         lambda m: hessian(m, batch),
         lambda m: mean_rise(m, batch),
-    ):  # noqa: E501
+    ):
         with pytest.raises(ValueError, match="the loss is random"):
             measure(Random())
 
