@@ -297,7 +297,7 @@ def test_a_zero_base_has_an_answer(size):
         [
             LayerUpdate(name="both zero", base=base, left=zero, right=zero.T),
             LayerUpdate(name="b", base=base, left=left, right=left.T),
-        ]  # noqa: E501
+        ]
     )
     counts = {name: (group["cosine"] < 0.5).sum() for name, group in vectors.groupby("layer")}
     assert counts == {"both zero": 0, "b": 2}
