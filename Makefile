@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install report test coverage test-elsewhere test-oldest test-newest lint figures mutants notebooks check-notebooks peers bench conformance site clean
+.PHONY: help install report test test-full coverage test-elsewhere test-oldest test-newest lint figures mutants notebooks check-notebooks peers bench conformance site clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ coverage: install  ## the tests, and which share of the lines they run
 	COVERAGE_CORE=$$($(PY) -c "import sys; print('ctrace' if sys.version_info < (3, 12) else 'sysmon')") \
 	  $(TESTS) --cov --cov-report=
 	@echo "coverage: $$($(PY) -m coverage report --format=total) % of lines ($(PY) -m coverage report names those without)"
+
+test-full: install  ## the grids that make test leaves out
+	$(TESTS) -m full
 
 test-elsewhere: install  ## tests and notebooks as other processors would run them
 	$(PY) tests/environment/elsewhere.py --checks committed notebooks
