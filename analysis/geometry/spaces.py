@@ -164,12 +164,12 @@ def trained_beside(model: nn.Module, space: Space) -> dict[str, Tensor]:
         for name, p in parameters.items()
         if (p.requires_grad or name.startswith(saved)) and p.is_floating_point()
     }
-    kept = model.state_dict()
-    buffers = {
-        name: kept[name]
-        for name, value in model.named_buffers()
-        if name in kept and value.is_floating_point() and not (_in_adapter(model, name) and (merged or not value.any()))
-    }
+    kept = model.state_dict().keys()
+    buffers = {}
+    for name, value in model.named_buffers():
+        own = _in_adapter(model, name)
+        if value.is_floating_point() and (not merged and bool(value.any()) if own else name in kept):
+            buffers[name] = value.detach()
     return {
         name: value
         for name, value in {**beside, **buffers}.items()

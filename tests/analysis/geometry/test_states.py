@@ -173,7 +173,7 @@ def test_a_line_between_two_chains_or_two_frozen_factors_takes_along_what_is_the
                 if turn:
                     merge_and_continue(model)
                 with torch.no_grad():
-                    for name, parameter in model.named_parameters():
+                    for parameter in model.parameters():
                         if parameter.requires_grad:
                             parameter.add_(0.3 * seed * torch.randn(parameter.shape))
             ends.append(model)
