@@ -42,6 +42,9 @@ def main(args: argparse.Namespace) -> int:
     tasks.check_places(args.task, data=args.data, model=args.model)
     first = runs.is_first_process()
     finished, failures = [], []
+    report = runs.data_report(run_values(args), seed=args.first_seed)
+    if first:
+        print("".join(f"data: {line}\n" for line in report.lines()), end="", flush=True)
     for one in runs.run_seeds(
         run_values(args),
         seeds=range(args.first_seed, args.first_seed + args.seeds),
@@ -49,6 +52,7 @@ def main(args: argparse.Namespace) -> int:
         again=args.again,
         progress=not args.quiet,
         report_to=args.report_to,
+        announce=_tell if first else None,
     ):
         if one.record is None:
             failures.append(one.failure)
@@ -60,11 +64,17 @@ def main(args: argparse.Namespace) -> int:
             print("".join(f"note: {note}\n" for note in notes), end="")
             print(_line(one.seed, one.record) + (" (recorded already)" if one.known else ""), flush=True)
             print(f"  {one.folder}", flush=True)
+            for sample in one.record.get("generation", {}).get("samples", [])[:2]:
+                print(f"  {sample['prompt']!r} -> {sample['written']!r}", flush=True)
     if len(finished) > 1 and first:
         _print_mean(finished)
     if failures:
         raise records.RunFailure(f"{len(failures)} of {args.seeds} runs failed; the first: {failures[0]}")
     return 0
+
+
+def _tell(line: str) -> None:
+    print(f"before training: {line}", flush=True)
 
 
 def _print_mean(finished: list[dict]) -> None:
@@ -80,6 +90,10 @@ def _line(seed: int, record: dict) -> str:
     parts = [f"seed {seed}: {name} {float(record['metrics'][name]):.4f}"]
     for loss, gap in record["generalization"].items():
         parts.append(f"G {loss} {float(gap['value']):.4f} [{float(gap['low']):.4f}, {float(gap['high']):.4f}]")
+    written = record.get("generation")
+    if written is not None:
+        parts.append(f"exact match {float(written['exact_match']):.3f} and BLEU {float(written['bleu']):.1f} of "
+                     f"{written['prompts']} prompts")  # fmt: skip
     timing = record["timing"]
     parts.append(f"{timing['steps']} steps of {float(timing['seconds_per_step']):.4f} s")
     return ", ".join(parts)

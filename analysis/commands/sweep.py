@@ -61,6 +61,8 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(named)} runs, {remaining} to do, {guess}", flush=True)
     if args.dry_run:
         return 0
+    if remaining:
+        _print_data(args)
     report = runs.sweep(
         cells,
         runs.run_cell,
@@ -78,11 +80,20 @@ def main(args: argparse.Namespace) -> int:
     )
     if args.parquet:
         print(f"wrote {runs.write_parquet(runs.frame(runs.read_records(args.folder, failed=True)), args.parquet)}")
-    if report.failed:
-        name = report.failed[0]
-        message = records.read_json(f"{args.folder}/{name}/record.json")["failure"]["message"]
-        raise records.RunFailure(f"{len(report.failed)} runs failed; the first, {name}: {message}")
+    _raise_failures(report.failed, args.folder)
     return 0
+
+
+def _raise_failures(failed: list[str], folder: str) -> None:
+    if failed:
+        message = records.read_json(f"{folder}/{failed[0]}/record.json")["failure"]["message"]
+        raise records.RunFailure(f"{len(failed)} runs failed; the first, {failed[0]}: {message}")
+
+
+def _print_data(args: argparse.Namespace) -> None:
+    for task in args.tasks:
+        lines = runs.data_report({**run_values(args), "task": task}, seed=args.first_seed).lines()
+        print("".join(f"data of {task}: {line}\n" for line in lines), end="", flush=True)
 
 
 def _print_states(named: dict[str, dict], folder: str) -> None:

@@ -14,10 +14,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from analysis.records import atomic_write_json, read_json
 
-__all__ = ["PeakMemory", "StepClock", "saved_activation_bytes"]
+__all__ = ["PeakMemory", "StepClock", "saved_activation_bytes", "synchronise"]
 
 
-def _synchronise() -> None:
+def synchronise() -> None:
+    """Wait for the device, where there is one, so that a clock read next tells its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -33,12 +34,12 @@ class StepClock(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
-        _synchronise()
+        synchronise()
         self._start = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop the clock."""
-        _synchronise()
+        synchronise()
         self.seconds.append(time.perf_counter() - self._start)
 
     def save(self, folder: Path) -> None:
@@ -122,7 +123,8 @@ def saved_activation_bytes(model: torch.nn.Module, batch: Mapping[str, torch.Ten
     model.train()
     try:
         with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = model(**{key: value.to(device) for key, value in batch.items()}).loss
+            given = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+            loss = model(**given).loss
         del loss
     finally:
         model.train(training)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from analysis.records import RunFailure, claim, replacing
 from analysis.runs.config import RunConfig
 from analysis.runs.finetune import is_first_process, run
+from analysis.tasks import DataReport, load_task
 
-__all__ = ["SeedRun", "run_seeds"]
+__all__ = ["SeedRun", "data_report", "run_seeds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,17 @@ class SeedRun:
     known: bool
 
 
+def data_report(values: Mapping[str, Any], *, seed: int) -> DataReport:
+    """Read, draw and encode the data of a configuration as one of its runs will, and report what became of it.
+
+    Raises:
+        ValueError: as :func:`analysis.tasks.load_task`; where the options are strict, for each warning of the report.
+    """
+    config = RunConfig.from_mapping({**values, "seed": seed}).resolve()
+    task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
+    return task.report
+
+
 def run_seeds(
     values: Mapping[str, Any],
     *,
@@ -42,6 +54,7 @@ def run_seeds(
     again: bool = False,
     progress: bool = False,
     report_to: str = "none",
+    announce: Callable[[str], None] | None = None,
 ) -> Iterator[SeedRun]:
     """Train one configuration seed by seed; a seed that fails does not stop the others.
 
@@ -53,6 +66,7 @@ def run_seeds(
             new one is finished, and for good if that fails.
         progress: whether the first process shows the Trainer's progress bar.
         report_to: "none", "tensorboard" or "wandb".
+        announce: told before each training what it will take, as one line.
 
     Raises:
         ValueError: as :func:`analysis.runs.finetune.run`.
@@ -64,7 +78,13 @@ def run_seeds(
         made = Path(folder) / ".again" if again and place.exists() else Path(folder)
         record, failure = None, None
         try:
-            record = run(config, folder=made, progress=progress and is_first_process(), report_to=report_to)
+            record = run(
+                config,
+                folder=made,
+                progress=progress and is_first_process(),
+                report_to=report_to,
+                announce=announce,
+            )
         except RunFailure as error:
             failure = error
         if record is not None and made != Path(folder) and is_first_process():

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import sys
 import threading
 import time
 import uuid
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
@@ -93,7 +93,8 @@ def _job(
     """Compute one cell in a worker; leave a mark first, so that the parent can tell whom a worker's death took."""
     if master is not None and master != os.getpid():
         _end_with(master)
-    if threads:
+    torch = sys.modules.get("torch")  # loaded with a cell's function that needs it; a light one need not wait for it
+    if threads and torch is not None:
         torch.set_num_threads(threads)
     mark = Path(folder) / key / f".started-{parent}"
     mark.parent.mkdir(parents=True, exist_ok=True)

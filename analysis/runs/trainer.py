@@ -238,7 +238,7 @@ def make_trainer(
         progress: whether to show a bar.
         report_to: "none", "tensorboard" or "wandb".
     """
-    text = task.kind in ("text-classification", "regression", "causal-lm")
+    text = task.kind in ("text-classification", "regression", "causal-lm") and not config.packing
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
         num_train_epochs=cast(float, config.epochs),

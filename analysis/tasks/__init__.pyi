@@ -18,6 +18,7 @@ from .presets import TINY_MODELS as TINY_MODELS
 from .presets import Dataset as Dataset
 from .presets import register_dataset as register_dataset
 from .quiet import quiet_transformers as quiet_transformers
+from .report import DataReport as DataReport
 from .rounding import forward_error as forward_error
 from .rounding import lowest as lowest
 from .rounding import mean_error as mean_error

@@ -26,6 +26,8 @@ def test_run_prints_a_line_per_seed_and_the_mean(tmp_path: Path, capsys):
     output = capsys.readouterr().out
     assert output.count("G cross_entropy") == 2
     assert "mean of 2: metric" in output
+    assert output.startswith("data: scikit-learn's digits 5-9: 896 rows read, 896 kept\ndata: train: 40 examples\n")
+    assert output.count("before training: 2 steps, about ") == 2
     assert len(list(tmp_path.glob("*/record.json"))) == 2
 
 
@@ -82,7 +84,7 @@ def test_sweep_is_listed_run_resumed_and_collected(tmp_path: Path, capsys):
     assert listed.count(" open ") == 10
     assert "10 runs, 10 to do, no finished run yet" in listed
     assert not Path(folder).exists()
-    assert main([*grid, "--parquet", str(tmp_path / "all.parquet")]) == 0
+    assert main([*grid, "--workers", "2", "--parquet", str(tmp_path / "all.parquet")]) == 0
     assert "10 computed" in capsys.readouterr().out
     assert main(grid) == 0
     assert "10 were there, 0 computed" in capsys.readouterr().out
@@ -218,15 +220,17 @@ def test_neither_a_failed_run_nor_a_renamed_data_folder_is_another_configuration
     assert seeds_of(frame([one, changed])) == [*usual, "variant"]
 
 
-def test_quiet_shows_no_bar(tmp_path: Path):
+def test_quiet_shows_no_bar(tmp_path: Path, capsys):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "record.json").write_text('{"status": "done"}')
-    for words, shown in (([], True), (["--quiet"], False)):
-        ended = subprocess.run(
-            [sys.executable, "-m", "analysis", "measure", str(tmp_path), *words], capture_output=True, text=True
-        )
-        assert "1 without weights" in ended.stdout
-        assert ("run/s" in ended.stderr) is shown
+    words = ["measure", str(tmp_path)]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    quiet = subprocess.run([sys.executable, "-m", "analysis", *words, "--quiet"], capture_output=True, text=True)
+    assert "1 without weights" in shown.out
+    assert shown.out == quiet.stdout
+    assert "run/s" in shown.err
+    assert "run/s" not in quiet.stderr
 
 
 def test_an_encoder_is_no_causal_lm_and_an_empty_label_no_class(tmp_path: Path, write, capsys):
@@ -237,7 +241,24 @@ def test_an_encoder_is_no_causal_lm_and_an_empty_label_no_class(tmp_path: Path, 
     write(tmp_path / "c.csv", "text,label\n" + "".join(f"word {i},{'' if i == 3 else i % 2}\n" for i in range(20)))
     text = ["--task", "custom", "--data", str(tmp_path / "c.csv"), "--kind", "text-classification", "--text", "text"]
     assert main(["run", *text, "--label", "label", "--model", "tiny:bert", "--folder", str(tmp_path / "r")]) == 2
-    assert "is empty; fill it in" in capsys.readouterr().err
+    assert "the label is empty in c.csv row 4; fill it in" in capsys.readouterr().err
+
+
+def test_data_is_reported_without_training_and_refused_strictly(tmp_path: Path, write, capsys):
+    rows = "".join(f"word {i % 15}\t{'-' if i == 7 else i % 2}\n" for i in range(20))
+    path = write(tmp_path / "a.tsv", f"body\tlabel\n{rows}")
+    words = ["--task", "custom", "--data", str(path), "--kind", "text-classification", "--text", "body"]
+    words += ["--label", "label", "--model", "tiny:bert"]
+    assert main(["data", *words]) == 2
+    assert "the label is '-' in a.tsv row 8; fill it in" in capsys.readouterr().err
+    assert main(["data", *words, "--missing", "drop", "--json", str(tmp_path / "report.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "a.tsv: 20 rows read, 19 kept, 1 dropped because the label is '-'" in shown
+    assert read_json(tmp_path / "report.json")["parts"][0]["first_dropped"] == {"the label is '-'": 8}
+    for command in (["data"], ["run", "--folder", str(tmp_path / "runs")]):
+        assert main([*command, *words, "--missing", "drop", "--strict"]) == 2
+        assert "error: strict: " in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_chain_longer_than_its_run_is_refused_before_training(tmp_path: Path, capsys):
