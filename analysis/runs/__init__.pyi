@@ -1,5 +1,6 @@
 from . import finetune as finetune
 from .collect import FoundRun as FoundRun
+from .collect import corrupt_records as corrupt_records
 from .collect import find_runs as find_runs
 from .collect import frame as frame
 from .collect import read_records as read_records
