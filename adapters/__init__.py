@@ -3,10 +3,11 @@
 from adapters.chain import ChainCallback, current_link, last_checkpoint, merge_and_continue
 from adapters.config import ColumnConfig
 from adapters.describe import LayerFactors, delta_weights, describe, factors
-from adapters.export import export_to_lora, load_adapter
+from adapters.export import export_to_lora, load_adapter, save_adapter
 from adapters.model import ColumnModel
 from adapters.prepare import Prepared, prepare
 from adapters.targets import in_layers, target_names
+from adapters.updates import WeightUpdate, updates
 
 __all__ = [
     "ChainCallback",
@@ -14,6 +15,7 @@ __all__ = [
     "ColumnModel",
     "LayerFactors",
     "Prepared",
+    "WeightUpdate",
     "current_link",
     "delta_weights",
     "describe",
@@ -24,5 +26,7 @@ __all__ = [
     "load_adapter",
     "merge_and_continue",
     "prepare",
+    "save_adapter",
     "target_names",
+    "updates",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
 from peft import PeftConfig
 from peft.utils import PeftType
 
+from adapters.card import write_card
 from theory.methods import METHODS, get_method
 
 __all__ = ["FORMAT_VERSION", "ColumnConfig", "extend_peft_type"]
@@ -123,3 +125,11 @@ class ColumnConfig(PeftConfig):
     def to_dict(self) -> dict:
         """Return the fields, with the shapes of the base the adapter sits on."""
         return {**super().to_dict(), "base_shapes": self.found_shapes or self.base_shapes}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Write ``adapter_config.json``, and into ``README.md`` what the adapter is and how to load it."""
+        super().save_pretrained(os.fspath(save_directory), **kwargs)
+        method = get_method(self.method)
+        links = f", link {self.link + 1} of {self.links}" if method.chained else ""
+        what = f"{method.name} (arXiv:{method.arxiv}) trains columns of weight matrices: {self.r} a link{links}."
+        write_card(save_directory, kind=TYPE_NAME, what=what)

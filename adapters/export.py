@@ -18,12 +18,15 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.describe import ROOT, factors
 from adapters.layer import PREFIX, layer_shape
+from adapters.model import check_adapter_name
+from adapters.snapshot import Snapshot
+from adapters.updates import active_adapter
 
-__all__ = ["export_to_lora", "load_adapter"]
+__all__ = ["export_to_lora", "load_adapter", "save_adapter"]
 
 
 def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default", **arguments) -> PeftModel:
-    """Load a saved adapter, after reading all of it: a file that does not fit leaves ``model`` as it was.
+    """Load a saved adapter, after reading all of it: whatever raises leaves ``model`` as it was, to the bit.
 
     `peft.PeftModel.from_pretrained` loads the same folders, but wraps the model before it opens the weights.
 
@@ -34,13 +37,15 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = 
         **arguments: passed on to `peft.PeftModel.from_pretrained`.
 
     Raises:
-        ValueError: if a file is missing, truncated, of a newer version, or for a base of other shapes.
+        ValueError: if a file is missing, truncated, of a newer version, or for a base of other shapes; for a name
+            that no adapter can have.
     """
     folder = Path(folder)
     weights = folder / "adapter_model.safetensors"
     if not (folder / "adapter_config.json").is_file() or not weights.is_file():
         raise ValueError(f"folder must hold adapter_config.json and adapter_model.safetensors, got {str(folder)!r}")
     config = PeftConfig.from_pretrained(str(folder))
+    check_adapter_name(adapter, config)
     try:
         with safe_open(weights, framework="pt") as file:
             shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
@@ -57,15 +62,44 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = 
             if features not in shape:
                 raise ValueError(f"the saved adapter is for another base: {key} has shape {shape}, the base {base}")
     config.inference_mode = not arguments.pop("is_trainable", False)
-    with warnings.catch_warnings():
+    with Snapshot.undone(model, on_error_alone=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         return PeftModel.from_pretrained(
             model, str(folder), adapter_name=adapter, config=config, is_trainable=not config.inference_mode, **arguments
         )
 
 
+def save_adapter(
+    model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default", lora_twin: bool = False
+) -> Path:
+    """Save one adapter as ``save_pretrained`` does, with a plain LoRA adapter of the same function beside it if asked.
+
+    Args:
+        model: a PEFT model.
+        folder: where to write; as in PEFT, an adapter of another name than ``"default"`` goes to a folder of its name.
+        adapter: name of the adapter.
+        lora_twin: also write what `export_to_lora` writes, into the folder ``lora`` beside the adapter's files.
+
+    Returns:
+        The folder that holds the adapter's files.
+
+    Raises:
+        TypeError: if ``model`` is no PEFT model.
+        ValueError: if it has no such adapter; with ``lora_twin``, also if adapters are merged.
+    """
+    if not isinstance(model, PeftModel):
+        raise TypeError(f"model must be a PeftModel, got {type(model).__name__}")
+    if adapter not in model.peft_config:
+        raise ValueError(f"adapter must be one of the model's ({', '.join(model.peft_config)}), got {adapter!r}")
+    written = Path(folder) if adapter == "default" else Path(folder) / adapter
+    if lora_twin:
+        export_to_lora(model, written / "lora", adapter=adapter)
+    model.save_pretrained(str(folder), selected_adapters=[adapter])
+    return written
+
+
 @torch.no_grad()
-def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default") -> Path:
+def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str | None = None) -> Path:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors`` of an equal LoRA adapter.
 
     A column selector is a legal A (rows of the identity), so the export is exact: rank r, or the number of
@@ -75,7 +109,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     Args:
         model: a PEFT model with layers of a known family.
         folder: where to write; made if missing. Each file is renamed into place when complete.
-        adapter: name of the adapter.
+        adapter: name of the adapter; None is the active one.
 
     Returns:
         The folder.
@@ -83,6 +117,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     Raises:
         ValueError: if the model has no layer with that adapter, or adapters are merged.
     """
+    adapter = active_adapter(model) if adapter is None else adapter
     tensors: dict[str, torch.Tensor] = {}
     ranks: dict[str, int] = {}
     modules = {name.removeprefix(ROOT): module for name, module in model.named_modules()}

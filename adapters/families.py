@@ -18,6 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from adapters.layer import at_least_fp32, layer_shape, whole
+from adapters.targets import UntrainedWarning
 from theory.methods import Family, Method, families
 from theory.registry import resolve
 
@@ -152,6 +153,7 @@ def peft_model(model: nn.Module, config: PeftConfig) -> nn.Module:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", category=UntrainedWarning)  # `adapters.prepare` has said it
         return get_peft_model(model, config)
 
 

@@ -103,10 +103,35 @@ class ColumnLayer(BaseTunerLayer):
         if adapter_name in self.beyond_column_sum and device is not None and device.type != "meta":
             self.beyond_column_sum[adapter_name].to(device)
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the layer's function: the base's plus the active adapters' columns, rounded as a merge rounds.
+
+        So parents that read it instead of calling the layer (torch's attention its ``out_proj``, torch's encoder in
+        eval, fused kernels) compute the same function, with gradients, but for dropout on the selected inputs. A base
+        that is quantised, sharded, or does more in its forward than its weight says gives its own weight.
+        """
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        base = super().weight
+        active = [name for name in self.active_adapters if name in self.beyond_column_B]
+        linear = type(self.get_base_layer()).forward in (nn.Linear.forward, Conv1D.forward)
+        plain = linear and self.quantization_backend is None and not hasattr(base, "full_tensor")
+        if self.disable_adapters or self.merged or not active or not plain:
+            return base
+        total = base.to(at_least_fp32(base.dtype))
+        for columns, values in (pair for name in active for pair in self._summands(name)):
+            values = values.to(total)
+            total = total.index_add(*((0, columns, values.t()) if self.transposed else (1, columns, values)))
+        return total.to(base.dtype)
+
     def columns_of(self, adapter: str) -> list[tuple[Tensor, Tensor]]:
         """Return the adapter's summands as (columns, scaled values (out_features, columns), at least fp32)."""
+        return [(columns, values.detach()) for columns, values in self._summands(adapter)]
+
+    def _summands(self, adapter: str) -> list[tuple[Tensor, Tensor]]:
         state: FrozenSum = self.beyond_column_sum[adapter]
-        factor = whole(self.beyond_column_B[adapter].weight.detach())
+        factor = whole(self.beyond_column_B[adapter].weight)
         factor = factor.to(at_least_fp32(factor.dtype))
         scale = self.scaling[adapter]
         pairs = [(state.live_index, scale * factor[:, : len(state.columns)])]
@@ -201,7 +226,7 @@ class ColumnLinear(nn.Module, ColumnLayer):
             terms += state.terms(None if apart else factor.weight, self.scaling[name])
         if args or kwargs or _is_opaque(self.base_layer, nn.Linear, Conv1D):
             y = self.base_layer(x, *args, **kwargs)
-            y = column_linear(x, terms, output=y) if terms else y
+            y = column_linear(x, terms, output=y)
         else:
             base: Any = self.base_layer
             weight = base.weight.t() if self.transposed else base.weight

@@ -6,18 +6,19 @@ import re
 from contextlib import contextmanager
 from typing import Any, cast
 
-from peft import PeftConfig
+from peft import LoraConfig, PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import BaseTuner, _ExcludedModule, _maybe_include_all_linear_layers
 from peft.utils import get_quantization_kwargs, register_peft_method
 from peft.utils.other import get_pattern_key
 from torch import nn
 
 from adapters.config import TYPE_NAME, ColumnConfig, extend_peft_type
 from adapters.layer import PREFIX, ColumnLayer, ColumnLinear, layer_shape
-from adapters.targets import TARGET_MODULES
+from adapters.targets import TARGET_MODULES, warn_of_untrained
+from theory.heads import is_trained_in_full
 
-__all__ = ["ColumnModel", "register"]
+__all__ = ["ColumnModel", "check_adapter_name", "register"]
 
 
 class ColumnModel(BaseTuner):
@@ -26,6 +27,15 @@ class ColumnModel(BaseTuner):
     prefix: str = PREFIX
     tuner_layer_cls = ColumnLayer
     target_module_mapping = TARGET_MODULES
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
+        """Add an adapter's layers, under a name that torch can keep.
+
+        Raises:
+            ValueError: for another name, before anything is touched; PEFT's LoRA ends in a KeyError half-way.
+        """
+        check_adapter_name(adapter_name, self.peft_config[adapter_name])
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """Refuse what cannot work before the first layer is replaced."""
@@ -43,6 +53,7 @@ class ColumnModel(BaseTuner):
                     raise ValueError(f"target module {name!r} is a {type(base).__name__}; accepted: Linear, Conv1D")
                 rank = _pattern(config.rank_pattern, name, config.r)
                 largest = max([column for one in config.columns or [] for column in one], default=0)
+                self._check_target_module_compatiblity(config, model, name.rpartition(".")[2])
                 shapes[name] = list(shape)
                 expected = list((config.base_shapes or {}).get(name, shape))
                 if expected != shapes[name]:
@@ -53,6 +64,22 @@ class ColumnModel(BaseTuner):
                     what = f"r={rank} is above" if rank > shape[1] else f"columns has {largest}, outside"
                     raise ValueError(f"{what} in_features={shape[1]} of target module {name!r}")
         config.found_shapes = shapes
+        if not config.inference_mode and not inside:
+            warn_of_untrained(model, targets=shapes, trained_in_full=config.modules_to_save)
+
+    @staticmethod
+    def _check_target_module_exists(peft_config: Any, key: str) -> bool | re.Match[str] | None:
+        """Match as PEFT does, and never what its ``modules_to_save`` will wrap, which it finds by another rule."""
+        if is_trained_in_full(key, peft_config.modules_to_save or ()):
+            return _ExcludedModule()  # type: ignore[return-value]  # as PEFT's own
+        return BaseTuner._check_target_module_exists(peft_config, key)
+
+    def _check_target_module_compatiblity(self, peft_config: PeftConfig, model: nn.Module, target_name: str) -> None:
+        """Refuse what PEFT refuses for LoRA: Mamba's ``out_proj``, whose weight fused kernels read.
+
+        An adapter there could not be exported.
+        """
+        super()._check_target_module_compatiblity(LoraConfig(), model, target_name)
 
     def _create_and_replace(
         self,
@@ -78,6 +105,10 @@ class ColumnModel(BaseTuner):
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """Put a module in another's place; PEFT's own also asks a head that is no single layer for its ``weight``."""
+        setattr(parent, child_name, new_module)
+
     @contextmanager
     def _enable_peft_forward_hooks(self, *_, **kwargs):
         """Refuse what PEFT would drop in silence for tuners other than LoRA."""
@@ -87,6 +118,23 @@ class ColumnModel(BaseTuner):
                 "adapters; use set_adapter, or export_to_lora and PEFT's LoRA"
             )
         yield
+
+
+def check_adapter_name(name: str, config: PeftConfig) -> None:
+    """Refuse names under which torch, or PEFT's ``modules_to_save``, cannot keep an adapter.
+
+    Adapters are entries of `torch.nn.ModuleDict`, whose own attributes ("values", "type") are taken.
+
+    Raises:
+        ValueError: naming the adapter.
+    """
+    saved = getattr(config, "modules_to_save", None) or []
+    parameters = ["weight", "bias"] if saved else []
+    if not name or "." in name or hasattr(nn.ModuleDict(), name) or name in [*saved, *parameters]:
+        raise ValueError(
+            f"adapter_name must not be empty, hold a dot, be an attribute of torch.nn.ModuleDict, or name a module or "
+            f"parameter in modules_to_save; got {name!r}"
+        )
 
 
 def _pattern(pattern: dict, name: str, default):

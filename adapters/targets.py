@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Iterable, Sequence
 
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 
 from adapters.layer import layer_shape
-from theory.heads import head_modules, is_inside, trained_heads
+from theory.heads import fresh_parameters, head_modules, is_inside, is_trained_in_full, trained_heads
 from theory.layers import QUERY_VALUE, is_target
 
-__all__ = ["TARGET_MODULES", "in_layers", "linear_names", "named_under", "target_names"]
+__all__ = [
+    "TARGET_MODULES",
+    "UntrainedWarning",
+    "in_layers",
+    "linear_names",
+    "named_under",
+    "target_names",
+    "warn_of_untrained",
+]
+
+
+class UntrainedWarning(UserWarning):
+    """Weights that were never trained stay as they are."""
+
 
 TARGET_MODULES: dict[str, list[str]] = {
     **{kind: list(endings) for kind, endings in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.items()},
@@ -124,5 +137,30 @@ def linear_names(model: nn.Module) -> list[str]:
 
 def named_under(model: nn.Module, endings: Iterable[str]) -> list[str]:
     """Name the modules of a model that PEFT's ``modules_to_save`` means by these names or endings, and all in them."""
-    patterns = [re.compile(rf"(^|\.){re.escape(ending)}(\.|$)") for ending in endings]
-    return [name for name, _ in model.named_modules() if any(pattern.search(name) for pattern in patterns)]
+    asked = tuple(endings)
+    return [name for name, _ in model.named_modules() if name and is_trained_in_full(name, asked)]
+
+
+def warn_of_untrained(model: nn.Module, *, targets: Iterable[str], trained_in_full: Iterable[str] | None) -> None:
+    """Name what stays untrained though it should not: fresh weights, and heads beside those that the caller named.
+
+    Args:
+        model: without adapters, or with others.
+        targets: names of the adapted modules.
+        trained_in_full: names, or endings, of the modules trained in full; an empty list asks for none, so that only
+            weights that transformers reports as fresh are named.
+
+    Warns:
+        UntrainedWarning: if there are such weights.
+    """
+    targets, full = list(targets), list(trained_in_full or ())
+    heads = [one for one in trained_heads(model) if full and not is_trained_in_full(one, full) and one not in targets]
+    fresh = [one for one in fresh_parameters(model) if not is_inside(one, [*targets, *heads])]
+    left = heads + sorted(one for one in fresh if not is_trained_in_full(one, full))
+    if left:
+        warnings.warn(
+            "neither adapted nor trained, though no checkpoint held their weights or they lie outside the base model: "
+            f"{', '.join(left)}; name their modules in modules_to_save",
+            UntrainedWarning,
+            stacklevel=3,
+        )

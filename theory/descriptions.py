@@ -6,16 +6,18 @@ a method's name.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from theory.arguments import Count, checked
 from theory.checks import check_integer, check_text
+from theory.counting import log2_binomial
 from theory.records import UpdateRecord
 
-__all__ = ["GAUGE_FIXED", "LINKS", "SUPPORT", "Description", "gauge_fixed_numbers", "log2_binomial"]
+__all__ = ["GAUGE_FIXED", "LINKS", "SUPPORT", "Description", "gauge_fixed_numbers"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """One way to describe the update of one trained matrix.
@@ -44,7 +46,8 @@ class Description:
             raise TypeError(f"assumptions must be a tuple of sentences, got {self.assumptions!r}")
 
 
-def gauge_fixed_numbers(*, out_features: int, in_features: int, rank: int) -> int:
+@checked
+def gauge_fixed_numbers(*, out_features: Count, in_features: Count, rank: Count) -> int:
     """Count the free numbers of a matrix of rank at most r: r (m + n - r).
 
     B A = (B M)(M^-1 A) for every invertible M; with r pivot columns P of the product spanning its columns,
@@ -63,21 +66,6 @@ def gauge_fixed_numbers(*, out_features: int, in_features: int, rank: int) -> in
     """
     check_integer("rank", rank, maximum=min(out_features, in_features))
     return rank * (in_features + out_features - rank)
-
-
-def log2_binomial(total: int, chosen: int) -> float:
-    """Return log2 of the number of ways to choose ``chosen`` of ``total``: the bits of a data-chosen set.
-
-    Raises:
-        ValueError: if ``chosen`` is not between 0 and ``total``.
-
-    >>> round(log2_binomial(768, 16), 1)
-    108.9
-    """
-    check_integer("total", total)
-    check_integer("chosen", chosen, minimum=0, maximum=total)
-    log_count = math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
-    return max(0.0, log_count / math.log(2))
 
 
 def _links_bits(record: UpdateRecord) -> float:

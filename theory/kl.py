@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
 
+from theory.arguments import Extendeds, Fractions, checked
+
 __all__ = ["binary_kl", "kl_lower", "kl_upper"]
 
 _HALVINGS = 64
@@ -20,7 +22,8 @@ def _unit(name: str, value: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def binary_kl(q: ArrayLike, p: ArrayLike) -> NDArray[np.float64]:
+@checked
+def binary_kl(q: Fractions, p: Fractions) -> NDArray[np.float64]:
     r"""Relative entropy of two Bernoulli laws, in nats.
 
     .. math:: kl(q \| p) = q \ln\frac{q}{p} + (1-q) \ln\frac{1-q}{1-p}
@@ -43,7 +46,8 @@ def binary_kl(q: ArrayLike, p: ArrayLike) -> NDArray[np.float64]:
         return xlogy(q, q) - xlogy(q, p) + xlogy(1 - q, 1 - q) - xlogy(1 - q, 1 - p)
 
 
-def kl_upper(q: ArrayLike, budget: ArrayLike) -> NDArray[np.float64]:
+@checked
+def kl_upper(q: Fractions, budget: Extendeds) -> NDArray[np.float64]:
     r"""Return the largest mean that the budget cannot tell from the observed one.
 
     .. math:: kl^{-1}(q, c) = \sup\{p \in [q, 1] : kl(q \| p) \le c\}
@@ -82,7 +86,8 @@ def kl_upper(q: ArrayLike, budget: ArrayLike) -> NDArray[np.float64]:
     return result
 
 
-def kl_lower(q: ArrayLike, budget: ArrayLike) -> NDArray[np.float64]:
+@checked
+def kl_lower(q: Fractions, budget: Extendeds) -> NDArray[np.float64]:
     r"""Return the smallest mean that the budget cannot tell from the observed one.
 
     .. math:: \inf\{p \in [0, q] : kl(q \| p) \le c\} = 1 - kl^{-1}(1 - q, c)

@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import pandas as pd
 
+from theory.arguments import LogNumber, checked
 from theory.checks import check_choice, check_number, check_probability
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Bound", "Quantity", "UpdateRecord", "bounds_frame", "exp_or_inf"]
 
@@ -130,7 +128,7 @@ class Bound:
         return {**asdict(self), "assumptions": list(self.assumptions), "measured": list(self.measured)}
 
 
-def exp_or_inf(log_value: float) -> float:
+def exp_or_inf(log_value: LogNumber) -> float:
     """Return exp(log_value), infinite where that exceeds float64.
 
     >>> exp_or_inf(0.0), exp_or_inf(1000.0)
@@ -142,6 +140,7 @@ def exp_or_inf(log_value: float) -> float:
         return math.inf
 
 
+@checked
 def bounds_frame(bounds: Iterable[Bound]) -> pd.DataFrame:
     """Return bounds as a pandas data frame, one row each.
 

@@ -3,7 +3,8 @@
 G(W) = L_mu(W) - L_S(W), the expected minus the empirical loss of the trained weights. For a given run
 W and S are fixed, so L_S(W) is a number, computed exactly; only L_mu(W) is estimated, by the mean over
 held-out examples that played no part in training or selection. The interval of a run therefore resamples
-the held-out examples alone; the spread over training sets and seeds is what :func:`across_seeds` shows.
+the held-out examples alone; the spread over training sets and seeds is what
+:func:`analysis.statistics.across_seeds` shows.
 """
 
 from __future__ import annotations

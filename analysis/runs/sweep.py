@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
@@ -68,7 +68,8 @@ def _job(
     cell: Mapping[str, Any], key: str, *, function: CellFunction, folder: str, parent: str, threads: int, retry: bool
 ) -> tuple[str, str]:
     """Compute one cell in a worker; leave a mark first, so that the parent can tell whom a worker's death took."""
-    if threads:
+    torch = sys.modules.get("torch")  # loaded with a cell's function that needs it; a light one need not wait for it
+    if threads and torch is not None:
         torch.set_num_threads(threads)
     mark = Path(folder) / key / f".started-{parent}"
     mark.parent.mkdir(parents=True, exist_ok=True)

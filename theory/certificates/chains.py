@@ -6,15 +6,19 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from theory.arguments import Fraction, Fractions, NonNegative, NonNegatives, Probability, Several, checked
 from theory.checks import check_integer, check_number, check_probability
 from theory.kl import kl_upper
 
 __all__ = ["fold_bound", "recursive_bound"]
 
 
-def fold_bound(risks: ArrayLike, *, bits: ArrayLike, fold_sizes: Sequence[int], delta: float) -> NDArray[np.float64]:
+@checked
+def fold_bound(
+    risks: Fractions, *, bits: NonNegatives, fold_sizes: Sequence[Several], delta: Probability
+) -> NDArray[np.float64]:
     r"""Certify each link of a chain on its own fold of the data, for its own bits alone.
 
     Split the sample into k folds and train link j on folds 1..j. The predictor before link j does not
@@ -45,8 +49,14 @@ def fold_bound(risks: ArrayLike, *, bits: ArrayLike, fold_sizes: Sequence[int], 
     return kl_upper(risks, budget / sizes)
 
 
+@checked
 def recursive_bound(
-    errors: ArrayLike, *, bits: Sequence[float], fold_sizes: Sequence[int], delta: float, gamma: float = 0.5
+    errors: Fractions,
+    *,
+    bits: Sequence[NonNegative],
+    fold_sizes: Sequence[Several],
+    delta: Probability,
+    gamma: Fraction = 0.5,
 ) -> NDArray[np.float64]:
     r"""Certify a chain recursively: link j is paid for only where it differs from link j-1.
 

@@ -6,16 +6,18 @@ import math
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from theory.arguments import Fractions, NonNegatives, Positive, Probability, Reals, checked
 from theory.checks import check_choice, check_number, check_probability
 from theory.kl import kl_upper
 
 __all__ = ["empirical_bernstein", "excess_loss_bound"]
 
 
+@checked
 def empirical_bernstein(
-    values: ArrayLike, *, complexity: ArrayLike, delta: float, value_range: float = 1.0
+    values: Reals, *, complexity: NonNegatives, delta: Probability, value_range: Positive = 1.0
 ) -> NDArray[np.float64]:
     r"""Bound a mean by the sample's mean and variance.
 
@@ -55,12 +57,13 @@ def empirical_bernstein(
     return result
 
 
+@checked
 def excess_loss_bound(
-    losses: ArrayLike,
-    base_losses: ArrayLike,
+    losses: Fractions,
+    base_losses: Fractions,
     *,
-    bits: ArrayLike,
-    delta: float,
+    bits: NonNegatives,
+    delta: Probability,
     base: Literal["hoeffding", "kl"] = "hoeffding",
 ) -> NDArray[np.float64]:
     r"""Bound the risk of W0 + dW through that of W0.

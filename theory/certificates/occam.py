@@ -9,6 +9,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.arguments import (
+    Count,
+    Fraction,
+    Fractions,
+    NonNegative,
+    NonNegatives,
+    Positive,
+    Probability,
+    Several,
+    checked,
+)
 from theory.checks import check_choice, check_integer, check_number, check_probability
 from theory.kl import binary_kl, kl_upper
 
@@ -22,8 +33,14 @@ def _bits(value: ArrayLike) -> NDArray[np.float64]:
     return bits
 
 
+@checked
 def occam_bound(
-    empirical_risk: ArrayLike, *, bits: ArrayLike, num_examples: int, delta: float, loss_range: float = 1.0
+    empirical_risk: NonNegatives,
+    *,
+    bits: NonNegatives,
+    num_examples: Several,
+    delta: Probability,
+    loss_range: Positive = 1.0,
 ) -> NDArray[np.float64]:
     r"""Bound the risk of a predictor that a prefix code names in b bits.
 
@@ -63,7 +80,10 @@ def occam_bound(
     return loss_range * kl_upper(np.asarray(empirical_risk, dtype=np.float64) / loss_range, budget)
 
 
-def spare_bits(target_risk: float, *, empirical_risk: float, num_examples: int, delta: float) -> float:
+@checked
+def spare_bits(
+    target_risk: Fraction, *, empirical_risk: NonNegative, num_examples: Several, delta: Probability
+) -> float:
     """Return the longest code for which :func:`occam_bound` stays at ``target_risk``, in bits.
 
     Returns:
@@ -82,7 +102,8 @@ def spare_bits(target_risk: float, *, empirical_risk: float, num_examples: int, 
     return float((num_examples * binary_kl(empirical_risk, target_risk) + math.log(delta)) / math.log(2))
 
 
-def choice_bits(sizes: Iterable[int]) -> float:
+@checked
+def choice_bits(sizes: Iterable[Count]) -> float:
     """Return what choosing on the data costs: the sum of log2 of the number of options of every choice.
 
     A union bound over M alternatives divides delta by M, which is the same as log2 M further bits. It
@@ -98,7 +119,8 @@ def choice_bits(sizes: Iterable[int]) -> float:
     return float(sum(math.log2(check_integer("size of a choice", size, minimum=1)) for size in sizes))
 
 
-def kraft_sum(lengths: ArrayLike) -> float:
+@checked
+def kraft_sum(lengths: NonNegatives) -> float:
     """Return the sum of 2^-length over a code's words (lengths in bits); a prefix code has at most 1.
 
     >>> kraft_sum([1, 2, 2])
@@ -107,15 +129,16 @@ def kraft_sum(lengths: ArrayLike) -> float:
     return float(np.sum(2.0 ** -_bits(lengths)))
 
 
+@checked
 def subsampled_bound(
-    sampled_risk: ArrayLike,
+    sampled_risk: NonNegatives,
     *,
-    bits: ArrayLike,
-    num_examples: int,
-    num_sampled: int,
-    delta: float,
+    bits: NonNegatives,
+    num_examples: Several,
+    num_sampled: Several,
+    delta: Probability,
     form: Literal["kl", "hoeffding"] = "kl",
-    loss_range: float = 1.0,
+    loss_range: Positive = 1.0,
 ) -> NDArray[np.float64]:
     r"""Bound the risk when the empirical risk itself was only estimated on a random subsample.
 
@@ -162,8 +185,9 @@ def subsampled_bound(
     return loss_range * (risk + np.sqrt(complexity / 2) + math.sqrt(estimation / 2))
 
 
+@checked
 def disagreement_bound(
-    surrogate_bound: ArrayLike, disagreement: ArrayLike, *, num_unlabelled: int, delta: float
+    surrogate_bound: Fractions, disagreement: Fractions, *, num_unlabelled: Several, delta: Probability
 ) -> NDArray[np.float64]:
     r"""Carry a quantised surrogate's certificate over to the full-precision predictor.
 

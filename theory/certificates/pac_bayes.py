@@ -5,16 +5,29 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from theory.arguments import (
+    Count,
+    Extendeds,
+    Fractions,
+    NonNegatives,
+    Positive,
+    Positives,
+    Probability,
+    Reals,
+    Several,
+    checked,
+)
 from theory.checks import check_integer, check_number, check_probability
 from theory.kl import kl_upper
 
 __all__ = ["gaussian_divergence", "gibbs_risk_upper", "pac_bayes_kl_bound"]
 
 
+@checked
 def pac_bayes_kl_bound(
-    gibbs_risk: ArrayLike, *, divergence: ArrayLike, num_examples: int, delta: float
+    gibbs_risk: Fractions, *, divergence: Extendeds, num_examples: Several, delta: Probability
 ) -> NDArray[np.float64]:
     r"""Bound the risk of a predictor drawn from a posterior Q, for every Q at once.
 
@@ -48,7 +61,8 @@ def pac_bayes_kl_bound(
     return kl_upper(gibbs_risk, (divergence + math.log(2 * math.sqrt(num_examples) / delta)) / num_examples)
 
 
-def gibbs_risk_upper(sampled_risk: ArrayLike, *, num_draws: int, delta: float) -> NDArray[np.float64]:
+@checked
+def gibbs_risk_upper(sampled_risk: NonNegatives, *, num_draws: Count, delta: Probability) -> NDArray[np.float64]:
     """Bound the posterior's mean empirical risk by the mean over draws from it.
 
     Each draw's empirical risk lies in [0, 1], so Hoeffding's kl form holds with ln(1/delta)/num_draws
@@ -69,7 +83,8 @@ def gibbs_risk_upper(sampled_risk: ArrayLike, *, num_draws: int, delta: float) -
     return kl_upper(sampled_risk, -math.log(check_probability("delta", delta)) / num_draws)
 
 
-def gaussian_divergence(shift: ArrayLike, *, posterior_scale: ArrayLike, prior_scale: float) -> float:
+@checked
+def gaussian_divergence(shift: Reals, *, posterior_scale: Positives, prior_scale: Positive) -> float:
     r"""KL divergence of two Gaussians with diagonal covariance, in nats.
 
     .. math:: \sum_i \ln\frac{s_P}{s_i} + \frac{s_i^2 + \mu_i^2}{2 s_P^2} - \frac12

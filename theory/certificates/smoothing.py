@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.arguments import Fractions, NonNegative, Probabilities, Probability, Several, checked
 from theory.certificates.occam import occam_bound
 from theory.checks import check_integer
 
@@ -35,7 +36,8 @@ def _alpha(alpha: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def smoothed_range(alpha: ArrayLike, *, num_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+@checked
+def smoothed_range(alpha: Probabilities, *, num_classes: Several) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r"""Return the least and the greatest smoothed cross-entropy, in nats.
 
     With p' = (1-a) p + a/V, p in [0, 1], the loss -ln p' lies between -ln(1-a+a/V) and ln(V/a); the
@@ -52,7 +54,8 @@ def smoothed_range(alpha: ArrayLike, *, num_classes: int) -> tuple[NDArray[np.fl
     return -np.log(1 - array + array / classes), np.log(classes / array)
 
 
-def smoothed_cross_entropy(probability: ArrayLike, *, alpha: float, num_classes: int) -> NDArray[np.float64]:
+@checked
+def smoothed_cross_entropy(probability: Fractions, *, alpha: Probability, num_classes: Several) -> NDArray[np.float64]:
     """Return -ln((1-a) p + a/V) for the probability p given to the true class, in nats.
 
     Raises:
@@ -67,13 +70,14 @@ def smoothed_cross_entropy(probability: ArrayLike, *, alpha: float, num_classes:
     return -np.log((1 - a) * p + a / check_integer("num_classes", num_classes, minimum=2))
 
 
+@checked
 def cross_entropy_bound(
-    probability: ArrayLike,
+    probability: Fractions,
     *,
-    bits: float,
-    num_classes: int,
-    delta: float,
-    alphas: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
+    bits: NonNegative,
+    num_classes: Several,
+    delta: Probability,
+    alphas: tuple[Probability, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
 ) -> SmoothedBound:
     """Certify the smoothed cross-entropy of a predictor that a prefix code names in ``bits`` bits.
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from theory.arguments import Count, Positive, Whole, checked
 from theory.checks import check_choice, check_integer, check_number
 from theory.defaults import BITS, RANK
 from theory.descriptions import LINKS, Description
@@ -23,6 +24,7 @@ from theory.records import UpdateRecord
 __all__ = ["check_record", "description_bits", "descriptions_of", "plan"]
 
 
+@checked
 def descriptions_of(kind: str) -> tuple[Description, ...]:
     """Return the descriptions that hold for records of one kind.
 
@@ -35,6 +37,7 @@ def descriptions_of(kind: str) -> tuple[Description, ...]:
     return known[check_choice("kind", kind, (*known, "head"))].descriptions
 
 
+@checked
 def description_bits(record: UpdateRecord) -> dict[str, float]:
     """Return the length in bits of every valid description of one trained matrix.
 
@@ -52,15 +55,16 @@ def description_bits(record: UpdateRecord) -> dict[str, float]:
     return {name: bits for name, bits in lengths.items() if bits is not None}
 
 
+@checked
 def plan(
     layers: Layers,
     *,
     method: str | Method,
-    rank: int = RANK,
-    links: int = 1,
-    bits: float = BITS,
-    head_numbers: int = 0,
-    seed: int = 0,
+    rank: Count = RANK,
+    links: Count = 1,
+    bits: Positive = BITS,
+    head_numbers: Whole = 0,
+    seed: Whole = 0,
 ) -> list[UpdateRecord]:
     """Return the records that a method would leave behind; norms are NaN, since nothing was trained.
 
@@ -119,7 +123,7 @@ def plan(
     return [*records, *_planned_head(head_numbers, bits)]
 
 
-def check_record(record: Mapping[str, Any], position: int) -> UpdateRecord:
+def check_record(record: Mapping[str, Any], position: Whole) -> UpdateRecord:
     """Return a record whose every key is present, in range and consistent; norms must be finite.
 
     Args:

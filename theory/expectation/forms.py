@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+from theory.arguments import Count, Extended, LogNumber, NonNegative, Positive, Probability, Range, Several, checked
 from theory.certificates import occam_bound
 from theory.checks import check_number
 from theory.expectation.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
@@ -28,12 +29,13 @@ IN_RANGE = "the loss lies in [0, loss_range]"
 REACHABLE = "loss_change bounds |loss(W0+dW) - loss(W0)| for every update that the algorithm can reach, not for one"
 
 
+@checked
 def information(
-    nats: float,
+    nats: NonNegative,
     *,
-    num_examples: int,
-    sigma: float = 0.5,
-    loss_range: float | None = None,
+    num_examples: Count,
+    sigma: Positive = 0.5,
+    loss_range: Range | None = None,
     measured: tuple[str, ...] = (),
 ) -> Bound:
     r"""Evaluate :math:`|E\,gen| \le \sqrt{2 \sigma^2 I(W;S)/n}` (Xu and Raginsky, arXiv:1705.07809).
@@ -65,12 +67,13 @@ def information(
     )
 
 
+@checked
 def direct(
-    bits: float,
+    bits: NonNegative,
     *,
-    num_examples: int,
-    sigma: float = 0.5,
-    loss_range: float | None = None,
+    num_examples: Count,
+    sigma: Positive = 0.5,
+    loss_range: Range | None = None,
     name: str = "direct",
     assumptions: tuple[str, ...] = (),
 ) -> Bound:
@@ -105,13 +108,14 @@ def direct(
     )
 
 
+@checked
 def excess(
-    bits: float,
+    bits: NonNegative,
     *,
-    loss_change: float,
-    num_examples: int,
-    sigma: float = 0.5,
-    loss_range: float | None = None,
+    loss_change: Extended,
+    num_examples: Count,
+    sigma: Positive = 0.5,
+    loss_range: Range | None = None,
     name: str = "excess",
     measured: tuple[str, ...] = (),
     assumptions: tuple[str, ...] = (),
@@ -155,8 +159,9 @@ def excess(
     )
 
 
+@checked
 def perturbation(
-    phi: Phi, *, sigma: float = 0.5, loss_range: float | None = None, measured: tuple[str, ...] = ()
+    phi: Phi, *, sigma: Positive = 0.5, loss_range: Range | None = None, measured: tuple[str, ...] = ()
 ) -> Bound:
     """Bound |E gen(W0 + dW)| by Phi_dW alone: theorem 1's first branch with E gen(W0) = 0.
 
@@ -186,8 +191,14 @@ def perturbation(
     )
 
 
+@checked
 def certificate(
-    bits: float, *, empirical_risk: float, num_examples: int, delta: float, loss_range: float = 1.0
+    bits: NonNegative,
+    *,
+    empirical_risk: NonNegative,
+    num_examples: Several,
+    delta: Probability,
+    loss_range: Positive = 1.0,
 ) -> Bound:
     r"""Bound the risk of one run with high probability: the same count of bits in the Occam form.
 
@@ -222,6 +233,7 @@ def certificate(
     )
 
 
-def loss_change_from_log(log_deviation: float, *, loss_lipschitz: float = 1.0) -> float:
+@checked
+def loss_change_from_log(log_deviation: LogNumber, *, loss_lipschitz: NonNegative = 1.0) -> float:
     """Return D = L_loss D_L from ``theory.networks.perturbation.deviation_log``, infinite where it exceeds float64."""
     return 0.0 if loss_lipschitz == 0 else exp_or_inf(log_deviation + math.log(loss_lipschitz))

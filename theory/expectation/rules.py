@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from numpy.typing import ArrayLike
-
+from theory.arguments import Count, Extended, NonNegative, NonNegatives, Positive, Probability, Range, checked
 from theory.checks import check_choice, check_text
 from theory.expectation.description import description_bits, descriptions_of
 from theory.networks import Network, Phi, correction
@@ -22,6 +21,7 @@ from theory.registry import Registry
 __all__ = ["BOUNDS", "Case", "Rule", "register_bound"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
     """All that a bound may ask for: what was trained (or is planned), the sample, and what else is known.
@@ -42,17 +42,17 @@ class Case:
     """
 
     records: tuple[UpdateRecord, ...]
-    num_examples: int
-    sigma: float
-    loss_range: float
-    num_choices: int = 1
-    loss_change: float | None = None
+    num_examples: Count
+    sigma: Positive
+    loss_range: Range
+    num_choices: Count = 1
+    loss_change: Extended | None = None
     network: Network | None = None
     update_norms: tuple[float, ...] | None = None
     measured: tuple[str, ...] = ()
-    input_norms: Mapping[str, ArrayLike] | None = None
-    empirical_risk: float | None = None
-    delta: float = 0.05
+    input_norms: Mapping[str, NonNegatives] | None = None
+    empirical_risk: NonNegative | None = None
+    delta: Probability = 0.05
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -102,6 +102,7 @@ class Case:
         return [description_bits(record) for record in self.records]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """One bound: what it says, and the function that evaluates it.
@@ -138,6 +139,7 @@ class Rule:
         if not callable(self.evaluate):
             raise TypeError(f"evaluate must be a function of one case, got {type(self.evaluate).__name__}")
 
+    @checked
     def bounds(self, case: Case) -> tuple[Bound, ...]:
         """Evaluate the rule, and check that what it yields says what the rule says.
 

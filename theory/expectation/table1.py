@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from theory.arguments import Count, NonNegative, Positive, Range, checked
 from theory.checks import check_integer, check_number
 from theory.defaults import BITS, RANK
 from theory.layers import Layers, LayerShape, from_list
@@ -28,7 +29,8 @@ STORED = "every trained number is stored in the stated bits"
 ADAPTER_ONLY = "only the adapter's numbers depend on the sample (no head)"
 
 
-def method_numbers(layers: Layers, *, method: str | Method, rank: int, links: int = 1) -> int:
+@checked
+def method_numbers(layers: Layers, *, method: str | Method, rank: Count, links: Count = 1) -> int:
     """Count the numbers that a method trains on the given layers, as table 1 of arXiv:2606.13767 does.
 
     Args:
@@ -70,7 +72,8 @@ def check_rank(rank: int, layers: Iterable[LayerShape]) -> int:
     return rank
 
 
-def description_log(bits: float, *, num_examples: int, sigma: float = 0.5) -> float:
+@checked
+def description_log(bits: NonNegative, *, num_examples: Count, sigma: Positive = 0.5) -> float:
     r"""Return the logarithm of :math:`\sigma \sqrt{2 \ln 2 \cdot bits / n}`.
 
     Args:
@@ -92,17 +95,18 @@ def description_log(bits: float, *, num_examples: int, sigma: float = 0.5) -> fl
     return math.log(sigma) + 0.5 * math.log(2 * math.log(2) * bits / num_examples)
 
 
+@checked
 def table1(
     layers: Layers,
     *,
     method: str | Method,
-    num_examples: int,
-    rank: int = RANK,
-    bits: float = BITS,
-    sigma: float = 0.5,
-    links: int = 1,
+    num_examples: Count,
+    rank: Count = RANK,
+    bits: Positive = BITS,
+    sigma: Positive = 0.5,
+    links: Count = 1,
     phi: Phi | None = None,
-    loss_range: float | None = None,
+    loss_range: Range | None = None,
 ) -> Bound:
     r"""Evaluate one row of table 1 of arXiv:2606.13767.
 
@@ -136,13 +140,14 @@ def table1(
     return table1_from_bits(total, num_examples=num_examples, sigma=sigma, phi=phi, loss_range=loss_range)
 
 
+@checked
 def table1_from_bits(
-    bits: float,
+    bits: NonNegative,
     *,
-    num_examples: int,
-    sigma: float = 0.5,
+    num_examples: Count,
+    sigma: Positive = 0.5,
     phi: Phi | None = None,
-    loss_range: float | None = None,
+    loss_range: Range | None = None,
     measured: tuple[str, ...] = (),
 ) -> Bound:
     """Evaluate table 1's form for an adapter of ``bits`` stored bits; see ``table1``."""

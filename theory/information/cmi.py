@@ -20,13 +20,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.arguments import Count, Fractions, Integer, Integers, Probability, Several, checked
 from theory.checks import check_choice, check_integer, check_probability
 from theory.information import inequalities as bound_of
-from theory.information.plug_in import coded, count_tables, joint_information, resampled_information
+from theory.information.plug_in import Correction, coded, count_tables, joint_information, resampled_information
 
 __all__ = ["QUANTITIES", "Estimate", "draw_masks", "estimate", "estimate_all"]
 
@@ -44,6 +46,8 @@ QUANTITIES = (
 """What ``estimate`` knows: "cmi" is the n-point e-CMI, all losses against all bits at once."""
 
 _MOST_SYMBOLS = 4096
+Masks = Annotated[ArrayLike, Integers(0, 1, booleans=True)]
+Symbols = Annotated[ArrayLike, Integers(-(2**63))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,8 @@ class Estimate:
     confidence: float
 
 
-def draw_masks(runs: int, rows: int, *, rng: np.random.Generator) -> NDArray[np.bool_]:
+@checked
+def draw_masks(runs: Count, rows: Count, *, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Return fair bits, runs x rows; True means that the row's second example is trained on.
 
     >>> draw_masks(2, 3, rng=np.random.default_rng(0)).shape
@@ -100,7 +105,7 @@ def _interval(value: float, draws: NDArray[np.float64], confidence: float) -> tu
 
 
 def _checked(
-    losses: ArrayLike, masks: ArrayLike, levels: int | None
+    losses: ArrayLike, masks: Masks, levels: int | None
 ) -> tuple[NDArray[np.float64], NDArray[np.intp], float]:
     values = np.asarray(losses, dtype=np.float64)
     bits = np.asarray(masks)
@@ -162,18 +167,19 @@ def _gap_bound(
     return result + slack
 
 
+@checked
 def estimate(
-    losses: ArrayLike,
-    masks: ArrayLike,
+    losses: Fractions,
+    masks: Masks,
     *,
     quantity: str = "ld-mi",
-    predictions: ArrayLike | None = None,
-    labels: ArrayLike | None = None,
-    levels: int | None = None,
+    predictions: Symbols | None = None,
+    labels: Symbols | None = None,
+    levels: Several | None = None,
     pooled: bool = True,
-    correction: str = "none",
-    resamples: int = 200,
-    confidence: float = 0.95,
+    correction: Correction = "none",
+    resamples: Annotated[int, Integer(20)] = 200,
+    confidence: Probability = 0.95,
     rng: np.random.Generator,
 ) -> Estimate:
     """Estimate one information from masked runs, with its null, its interval and the bound that it gives.
@@ -254,7 +260,7 @@ def estimate(
 
 
 def _observed(
-    quantity: str, values: NDArray[np.float64], predictions: ArrayLike | None, labels: ArrayLike | None
+    quantity: str, values: NDArray[np.float64], predictions: Symbols | None, labels: Symbols | None
 ) -> NDArray[np.intp]:
     """Return the symbol that stands against the bit, runs x rows; twice the rows for a single loss (both columns)."""
     if quantity == "f-cmi":
@@ -278,17 +284,18 @@ def _observed(
     return symbols
 
 
+@checked
 def estimate_all(
-    losses: ArrayLike,
-    masks: ArrayLike,
+    losses: Fractions,
+    masks: Masks,
     *,
     rng: np.random.Generator,
-    predictions: ArrayLike | None = None,
-    labels: ArrayLike | None = None,
-    levels: int | None = None,
+    predictions: Symbols | None = None,
+    labels: Symbols | None = None,
+    levels: Several | None = None,
     quantities: Sequence[str] | None = None,
     pooled: bool = True,
-    correction: str = "none",
+    correction: Correction = "none",
 ) -> list[Estimate]:
     """Estimate every quantity that the data allow: "f-cmi" with predictions, "interpolating" at zero training error.
 

@@ -12,11 +12,13 @@ One proof serves for all of them: ``theory.information.variational.dual_gap``.
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize_scalar
 
+from theory.arguments import Count, Extended, Fraction, Fractions, NonNegatives, Numbers, Positive, checked
 from theory.checks import check_choice, check_integer, check_norms, check_number
 from theory.information.variational import dual_gap
 from theory.kl import binary_kl, kl_upper
@@ -33,6 +35,10 @@ __all__ = [
 ]
 
 
+Informations = Annotated[ArrayLike, Numbers(minimum=-1e-9, finite=False)]
+"""Nats; an estimate may round to just below 0 and counts as 0."""
+
+
 def _information(name: str, value: ArrayLike) -> NDArray[np.float64]:
     array = np.atleast_1d(np.asarray(value, dtype=np.float64))
     if array.ndim != 1 or array.size == 0 or np.isnan(array).any() or (array < -1e-9).any():
@@ -47,7 +53,8 @@ def _risk(name: str, value: float) -> float:
     return number
 
 
-def xu_raginsky(information: float, *, num_examples: int, sigma: float = 0.5) -> float:
+@checked
+def xu_raginsky(information: Extended, *, num_examples: Count, sigma: Positive = 0.5) -> float:
     """Return sigma sqrt(2 I(W;S) / n): Xu and Raginsky, arXiv:1705.07809, Theorem 1.
 
     Assumes that loss(w, Z) is sigma-sub-Gaussian for every w; sigma = 1/2 for a loss in [0, 1].
@@ -65,7 +72,8 @@ def xu_raginsky(information: float, *, num_examples: int, sigma: float = 0.5) ->
     return scale * math.sqrt(2 * information / n)
 
 
-def individual_sample(informations: ArrayLike, *, sigma: float = 0.5) -> float:
+@checked
+def individual_sample(informations: Informations, *, sigma: Positive = 0.5) -> float:
     """Return the mean over i of sigma sqrt(2 I(W;Z_i)): Bu, Zou, Veeravalli, arXiv:1901.04609, Proposition 1.
 
     Assumes that loss(W, Z) with W and Z independent is sigma-sub-Gaussian. Never above ``xu_raginsky``: for
@@ -82,7 +90,8 @@ def individual_sample(informations: ArrayLike, *, sigma: float = 0.5) -> float:
     return float(scale * np.sqrt(2 * _information("informations", informations)).mean())
 
 
-def cmi(information: float, *, num_examples: int) -> float:
+@checked
+def cmi(information: Extended, *, num_examples: Count) -> float:
     """Return sqrt(2 CMI / n), CMI = I(W;U|Z~): Steinke and Zakynthinou, arXiv:2001.09122, loss in [0, 1].
 
     CMI is at most n ln 2. I(losses; U | Z~) may stand for it (data processing), and so may their joint estimate.
@@ -93,7 +102,8 @@ def cmi(information: float, *, num_examples: int) -> float:
     return 2 * xu_raginsky(information, num_examples=num_examples)
 
 
-def e_cmi(train_risk: float, informations: ArrayLike) -> float:
+@checked
+def e_cmi(train_risk: Fraction, informations: Informations) -> float:
     r"""Return the largest risk R with d(r || (r + R)/2) <= mean of I(L_i0, L_i1; U_i): arXiv:2210.06422.
 
     The loss that was trained on has mean r, and mean (r + R)/2 once U is made independent; data processing to a coin
@@ -114,12 +124,13 @@ def e_cmi(train_risk: float, informations: ArrayLike) -> float:
     return min(2 * middle - risk, 1.0)
 
 
+@checked
 def ld_mi(
-    informations: ArrayLike,
+    informations: Informations,
     *,
-    form: str = "root",
-    magnitudes: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
+    form: Literal["root", "binary", "magnitude"] = "root",
+    magnitudes: Fractions | None = None,
+    weights: NonNegatives | None = None,
 ) -> float:
     r"""Return a bound on the gap from I(D_i; U_i), loss differences against bits: Wang and Mao, arXiv:2302.02432.
 
@@ -174,7 +185,8 @@ def _fair_coin_bias(information: float) -> float:
     return brentq(lambda g: float(binary_kl((1 + g) / 2, 0.5)) - information, 0.0, 1.0, xtol=1e-16)
 
 
-def single_loss(informations: ArrayLike) -> float:
+@checked
+def single_loss(informations: Informations) -> float:
     r"""Return the mean of sqrt(2 I(L_i0; U_i)), a bound on the gap from one of each row's two losses.
 
     gap_i = E[s L_i1] - E[s L_i0] with s = 1 - 2 U_i, and both terms have the same size when rows are exchangeable.
@@ -187,7 +199,10 @@ def single_loss(informations: ArrayLike) -> float:
     return float(np.sqrt(2 * _information("informations", informations)).mean())
 
 
-def fast_rate(train_risk: float, informations: ArrayLike, *, source: str = "difference") -> float:
+@checked
+def fast_rate(
+    train_risk: Fraction, informations: Informations, *, source: Literal["difference", "pair", "single"] = "difference"
+) -> float:
     r"""Return inf of (1 + c1) r + I / c2, a bound on the risk that is linear in the information.
 
     * ``"difference"`` (I(D_i; U_i)) or ``"pair"`` (I(L_i0, L_i1; U_i)): with G = s D (held-out minus training loss),
@@ -226,7 +241,8 @@ def fast_rate(train_risk: float, informations: ArrayLike, *, source: str = "diff
     return min(float(best.fun), 1.0)
 
 
-def interpolating(informations: ArrayLike) -> float:
+@checked
+def interpolating(informations: Informations) -> float:
     r"""Return sum I(D_i; U_i) / (n ln 2): the risk itself, not a bound, for 0-1 loss and zero training error.
 
     D_i is then nonzero exactly when the held-out example is misclassified, and tells U_i when it is: an erasure

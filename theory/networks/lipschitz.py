@@ -17,6 +17,7 @@ from typing import Literal
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
+from theory.arguments import Count, NonNegative, Positive, checked
 from theory.checks import check_choice, check_integer, check_number
 
 __all__ = [
@@ -87,6 +88,7 @@ def silu() -> float:
     return (1.0 + brentq(lambda t: t * math.tanh(t) - 1.0, 1.0, 1.5, xtol=1e-15)) / 2.0
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Activation:
     """A coordinatewise activation, as the constants that a perturbation bound needs.
@@ -99,9 +101,9 @@ class Activation:
     """
 
     name: str
-    lipschitz: float
-    growth: float
-    offset: float = 0.0
+    lipschitz: NonNegative
+    growth: NonNegative
+    offset: NonNegative = 0.0
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -118,6 +120,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+@checked
 def get_activation(name: str) -> Activation:
     """Look an activation up; transformers' ``gelu_new`` and ``gelu_pytorch_tanh`` are the tanh form.
 
@@ -131,7 +134,8 @@ def get_activation(name: str) -> Activation:
     return ACTIVATIONS[check_choice("activation", known.get(name, name), tuple(ACTIVATIONS))]
 
 
-def normalization(*, epsilon: float, gain: float = 1.0, least_spread: float = 0.0) -> float:
+@checked
+def normalization(*, epsilon: Positive, gain: NonNegative = 1.0, least_spread: NonNegative = 0.0) -> float:
     r"""Return the Lipschitz constant of LayerNorm or RMSNorm over tokens whose spread is at least ``least_spread``.
 
     LayerNorm maps x to g * c / sqrt(|c|^2/d + epsilon) + b with c = x - mean(x); RMSNorm has c = x and b = 0. Append
@@ -157,7 +161,10 @@ def normalization(*, epsilon: float, gain: float = 1.0, least_spread: float = 0.
     return check_number("gain", gain) / math.sqrt(rho * rho + check_number("epsilon", epsilon, positive=True))
 
 
-def normalization_radius(*, width: int, gain: float = 1.0, offset: float = 0.0, epsilon: float = 0.0) -> float:
+@checked
+def normalization_radius(
+    *, width: Count, gain: NonNegative = 1.0, offset: NonNegative = 0.0, epsilon: NonNegative = 0.0
+) -> float:
     r"""Return the radius of the ball that LayerNorm or RMSNorm maps everything into: max|g| sqrt(d) + |b|_2.
 
     |c| / sqrt(|c|^2/d + epsilon) < sqrt(d). This is what makes attention after a norm Lipschitz at all.
@@ -176,14 +183,15 @@ def normalization_radius(*, width: int, gain: float = 1.0, offset: float = 0.0, 
     return check_number("gain", gain) * root + check_number("offset", offset)
 
 
+@checked
 def attention(
     *,
-    radius: float,
-    score_norm: float,
-    value_norm: float,
-    length: int,
-    heads: int = 1,
-    output_norm: float = 1.0,
+    radius: NonNegative,
+    score_norm: NonNegative,
+    value_norm: NonNegative,
+    length: Count,
+    heads: Count = 1,
+    output_norm: NonNegative = 1.0,
     over: Literal["tokens", "sequence"] = "tokens",
     mask: Literal["none", "causal", "any"] = "any",
 ) -> float:
@@ -236,7 +244,8 @@ def attention(
     return check_number("output_norm", output_norm) * stacked
 
 
-def residual(branch: float) -> float:
+@checked
+def residual(branch: NonNegative) -> float:
     """Return the constant of x + f(x): one plus that of f.
 
     >>> residual(0.5)
@@ -245,7 +254,8 @@ def residual(branch: float) -> float:
     return 1.0 + check_number("branch", branch)
 
 
-def mlp(*, up_norm: float, down_norm: float, activation: str = "gelu") -> float:
+@checked
+def mlp(*, up_norm: NonNegative, down_norm: NonNegative, activation: str = "gelu") -> float:
     """Return the constant of down(act(up(x))): the product of the three.
 
     >>> mlp(up_norm=2.0, down_norm=3.0, activation="relu")
@@ -255,14 +265,15 @@ def mlp(*, up_norm: float, down_norm: float, activation: str = "gelu") -> float:
     return constant * check_number("up_norm", up_norm) * check_number("down_norm", down_norm)
 
 
+@checked
 def gated_mlp(
     *,
-    radius: float,
-    gate_norm: float,
-    up_norm: float,
-    down_norm: float,
-    gate_row_norm: float | None = None,
-    up_row_norm: float | None = None,
+    radius: NonNegative,
+    gate_norm: NonNegative,
+    up_norm: NonNegative,
+    down_norm: NonNegative,
+    gate_row_norm: NonNegative | None = None,
+    up_row_norm: NonNegative | None = None,
     activation: str = "silu",
 ) -> float:
     r"""Return the constant of down(act(gate x) * (up x)), SwiGLU, on |x| <= radius; the product has no global one.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from theory import bounds
-from theory.descriptions import log2_binomial
+from theory.counting import log2_binomial
 
 
 def record(**changes):
@@ -168,7 +168,7 @@ def test_bad_arguments_are_named():
         bounds.from_update([], num_examples=100)
     with pytest.raises(ValueError, match=r"records\[0\] must hold every key of UpdateRecord, lacks bits"):
         bounds.from_update([{key: value for key, value in record().items() if key != "bits"}], num_examples=100)
-    with pytest.raises(TypeError, match=r"records must hold mappings, got str at 0"):
+    with pytest.raises(TypeError, match=r"records.0. must be a mapping, got .lora."):
         bounds.from_update(["lora"], num_examples=100)
     with pytest.raises(ValueError, match=r"num_choices must be .* got 0"):
         bounds.from_update([record()], num_examples=100, num_choices=0)
