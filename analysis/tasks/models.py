@@ -40,7 +40,8 @@ def resolve_model(spec: str) -> str:
 
     Args:
         spec: a local folder, a local GGUF file, ``tiny:NAME`` (a tiny random stand-in, see
-            ``analysis.tasks.tiny_models``), one of the ten preset names of ``analysis.tasks.presets.MODELS``, or a hub id.
+            ``analysis.tasks.tiny_models``), one of the ten preset names of ``analysis.tasks.presets.MODELS``, or a hub
+            id.
 
     Raises:
         ValueError: if it looks like a folder but is none, or a folder without ``config.json``.
