@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -345,16 +346,19 @@ def _run(model: nn.Module, how: str) -> Iterator[None]:
     """Run a model in evaluation mode, training mode, or training with gradient checkpointing."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     model.train(how != "eval")
-    if "reentrant" in how:
-        inner.gradient_checkpointing_enable({"use_reentrant": how == "reentrant"})
-        inner.enable_input_require_grads()
-    try:
-        yield
-    finally:
+    with warnings.catch_warnings():
+        # transformers has new names for both; its oldest release here has the old ones alone.
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
         if "reentrant" in how:
-            inner.disable_input_require_grads()
-            inner.gradient_checkpointing_disable()
-        model.eval()
+            inner.gradient_checkpointing_enable({"use_reentrant": how == "reentrant"})
+            inner.enable_input_require_grads()
+        try:
+            yield
+        finally:
+            if "reentrant" in how:
+                inner.disable_input_require_grads()
+                inner.gradient_checkpointing_disable()
+            model.eval()
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:
