@@ -49,7 +49,7 @@ class ColumnModel(BaseTuner):
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:
         """Fill in what is usual for a type of model; what was asked by name is held against the model later."""
-        self._asked = peft_config.target_modules
+        self._asked = cast(ColumnConfig, peft_config).target_modules
         return super()._prepare_adapter_config(peft_config, model_config)
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
