@@ -189,7 +189,7 @@ class AttachedChains(TrainerCallback):
         if self._made is not None:
             return
         self._made = []
-        model = kwargs.get("model")
+        model: Any = kwargs.get("model")
         for adapter, config in _chains(model).items():
             link = current_link(model, adapter=adapter)
             if not config.attended and link and not state.global_step:
@@ -217,8 +217,9 @@ class AttachedChains(TrainerCallback):
             one.on_train_end(args, state, control, **kwargs)
 
 
-if AttachedChains not in DEFAULT_CALLBACKS:
-    DEFAULT_CALLBACKS.append(AttachedChains)
+_defaults = cast(list[type[TrainerCallback]], DEFAULT_CALLBACKS)
+if AttachedChains not in _defaults:
+    _defaults.append(AttachedChains)
 
 
 def restart_schedule(scheduler: LambdaLR, *, args: TrainingArguments, starts: list[int], max_steps: int) -> None:

@@ -12,9 +12,11 @@ from peft.utils import PeftType
 
 from adapters.card import write_card
 from theory.methods import METHODS, get_method
+from theory.package import check_adapters_are_ours
 
 __all__ = ["FORMAT_VERSION", "ColumnConfig", "extend_peft_type", "say_how_many_links"]
 
+check_adapters_are_ours()
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 TYPE_NAME = "BEYOND_COLUMN"
