@@ -13,7 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
-from theory.arguments import Count, Positive, Probability, Range, checked
+from theory.arguments import Count, NonNegative, Positive, Probability, Range, checked
 from theory.certificates import occam_bound, spare_bits
 from theory.defaults import BITS, RANK
 from theory.expectation.description import described, plan
@@ -38,7 +38,7 @@ def needed(
     bits: Positive = BITS,
     links: Count = 1,
     sigma: Positive = 0.5,
-    empirical_risk: Positive | None = None,
+    empirical_risk: NonNegative | None = None,
     delta: Probability = 0.05,
 ) -> float | None:
     r"""Solve a method's cheapest bound for one argument, the others given: at it the bound is at most ``target``.

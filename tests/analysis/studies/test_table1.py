@@ -69,7 +69,7 @@ def test_command_prints_a_table_and_writes_json_and_csv(tmp_path, capsys):
     assert "excess" in printed
     written = json.loads((tmp_path / "b.json").read_text())["bounds"]
     assert {row["bound"] for row in written} == {"table1-root", "direct", "support", "cheapest", "excess"}
-    assert (tmp_path / "b.csv").read_text().startswith("method,bound,value")
+    assert (tmp_path / "b.csv").read_text().startswith("method,bound,gap")
 
 
 def test_command_bounds_what_a_run_really_trained(tmp_path, capsys):

@@ -186,7 +186,7 @@ def test_the_recursion_covers_the_others_of_a_fixed_collection():
     rng = np.random.default_rng(21)
     base = (rng.random(200) < 0.4).astype(float)
     missed = 0
-    for _ in range(150):
+    for _ in range(60):
         order = rng.permutation(200)
         new = np.where(rng.random((4, 200)) < 0.7, base, 0.0)
         first = new[new[:, order[:60]].mean(axis=1).argmin()]
@@ -197,4 +197,4 @@ def test_the_recursion_covers_the_others_of_a_fixed_collection():
             errors[:, :120], bits=[2, 2], fold_sizes=[60, 60], delta=DELTA, population_size=200
         ).value
         missed += (found < errors[:, 120:].mean(axis=1) - 1e-12).any()
-    assert missed <= 150 * DELTA + 3 * math.sqrt(150 * DELTA * (1 - DELTA))
+    assert missed <= 60 * DELTA + 3 * math.sqrt(60 * DELTA * (1 - DELTA))
