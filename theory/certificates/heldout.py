@@ -30,6 +30,7 @@ GRID = np.concatenate([np.geomspace(0.01, 1, 36, endpoint=False), [0.85, 0.9, 0.
 """The fixed grid of c over which wealth is averaged: 40 values in (0, 1)."""
 
 _HALVINGS = 50
+_COARSE = 30
 Counted = Annotated[int, Integer(2, 10**7)]
 """Examples whose errors are counted: the tail is a sum over them."""
 
@@ -209,7 +210,8 @@ def betting_bound(
     m_t falls below 0 is impossible, and one above 1 rejected at once.
 
     Wealth rises with m, so that the accepted means are an interval and bisection finds its upper end: each factor does,
-    where its lambda is the first of the two, and where it is 1/(1 - m_t) the factor is (1 - x_t)/(1 - m_t).
+    where its lambda is the first of the two, and where it is 1/(1 - m_t) the factor is (1 - x_t)/(1 - m_t). The end is
+    found to 1e-9 and taken from above.
 
     Args:
         losses: in [0, 1], in an order fixed before they were looked at: that of the published draw.
@@ -230,7 +232,7 @@ def betting_bound(
     low, high = float(x.mean()), 1.0
     if population_size is not None:
         low, high = total / population_size, (total + population_size - x.size) / population_size
-    for _ in range(_HALVINGS):
+    for _ in range(_COARSE):
         middle = (low + high) / 2
         if _log_wealth(x, middle, population_size) < nats:
             low = middle
