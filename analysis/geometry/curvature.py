@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from analysis.geometry.objective import Data, Forward, Loss, Objective, agree, evaluation_mode, objective_at
 from analysis.geometry.spaces import SpaceName
 
-__all__ = ["Curvature", "Eigenvalues", "gauss_newton", "hessian", "top_eigenvalues"]
+__all__ = ["Curvature", "Eigenvalues", "batch_eigenvalues", "gauss_newton", "hessian", "top_eigenvalues"]
 
 Outputs = Callable[[Forward, Any], Tensor]
 Criterion = Callable[[Tensor, Any], Tensor]
@@ -385,6 +385,42 @@ def _lanczos_eigenvalues(
 
 class _Degenerate(Exception):
     """The first product already says what the matrix is."""
+
+
+def batch_eigenvalues(
+    model: nn.Module,
+    data: Data,
+    *,
+    loss: Loss | None = None,
+    space: SpaceName = "adapter",
+    names: Iterable[str] | None = None,
+    count: int = 1,
+    max_products: int | None = None,
+    seed: int = 0,
+) -> list[Eigenvalues]:
+    """Return the top Hessian eigenvalues of each mini-batch's own loss, in the data's order.
+
+    Their spread says how much of a whole loader's curvature one batch shows.
+
+    Args:
+        model: any torch module.
+        data: as in `analysis.geometry.landscape.plane`.
+        loss: as there.
+        space: as in `hessian`.
+        names: as in `hessian`.
+        count: as in `top_eigenvalues`, of each batch.
+        max_products: as in `top_eigenvalues`, of each batch.
+        seed: of the starting vectors.
+
+    Raises:
+        TypeError, ValueError: as `hessian` and `top_eigenvalues`.
+    """
+    names = None if names is None else list(names)
+    found = []
+    for batch in Objective(model, data, loss=loss).batches:
+        operator = hessian(model, [batch], loss=loss, space=space, names=names)
+        found.append(top_eigenvalues(operator, count=count, max_products=max_products, seed=seed))
+    return found
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from .intruders import intruder_measures as intruder_measures
 from .measure import FAMILIES as FAMILIES
 from .measure import Instrument as Instrument
 from .measure import Measure as Measure
+from .mitigation import mitigate as mitigate
+from .mitigation import mitigation_table as mitigation_table
 from .registry import MEASURES as MEASURES
 from .registry import families as families
 from .registry import instruments as instruments

@@ -6,7 +6,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import nn
 
-from analysis.geometry.curvature import gauss_newton, hessian, top_eigenvalues
+from analysis.geometry.curvature import batch_eigenvalues, gauss_newton, hessian, top_eigenvalues
 from analysis.geometry.density import hutchinson, hutchpp, spectral_density
 
 
@@ -359,3 +359,13 @@ def test_no_more_products_are_spent_than_allowed(count):
             assert found.products <= allowed
     with pytest.raises(ValueError, match=f"max_products must be at least {2 * count + 4} for"):
         top_eigenvalues(operator, count=count, max_products=2 * count + 3)
+
+
+def test_each_batch_has_its_own_top_eigenvalue(network):
+    model, (x, y) = network
+    parts = [(x[:5], y[:5]), (x[5:], y[5:])]
+    found = batch_eigenvalues(model, parts, space="full", count=2)
+    for one, batch in zip(found, parts, strict=True):
+        want = np.linalg.eigvalsh(dense_hessian(model, batch))[::-1][:2]
+        np.testing.assert_allclose(one.values, want, rtol=1e-3)  # ARPACK's tolerance is 1e-4
+    assert abs(found[0].values[0] - found[1].values[0]) > 0.01
