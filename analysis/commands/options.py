@@ -110,6 +110,12 @@ def _add_data(add: Callable[..., None]) -> None:
         help="rows that lack a label or text; keep takes -1 and - for classes (default: refuse)",
     )
     add("--strict", action="store_true", help="refuse what the data report warns about")
+    add(
+        "--split",
+        default="published",
+        choices=("published", "seed"),
+        help="the data set's own splits, or a new held-out set with every seed (default: published)",
+    )
     add("--stratify", action="store_true", help="draw splits and subsamples with the classes' shares")
     add("--heldout-share", type=float, default=0.2, help="held-out share where there is no split (default: 0.2)")
     add(

@@ -95,6 +95,9 @@ def _print_mean(finished: list[dict]) -> None:
     for name in columns:
         ends = f"[{summary[f'{name}_low']:.4f}, {summary[f'{name}_high']:.4f}]"
         print(f"mean of {len(finished)}: {name} {summary[name]:.4f} {ends}")
+    heldout = {record["task"].get("heldout") for record in finished}
+    if len(heldout) == 1 and heldout != {None}:
+        print("note: all seeds share one held-out set, whose draw these intervals leave out; --split seed draws anew")
 
 
 def _line(seed: int, record: dict) -> str:

@@ -32,6 +32,15 @@ def test_run_prints_a_line_per_seed_and_the_mean(tmp_path: Path, capsys):
     assert len(list(tmp_path.glob("*/record.json"))) == 2
 
 
+def test_seeds_that_share_a_test_set_say_so_and_draw_their_own_when_asked(tmp_path: Path, trec_folder: Path, capsys):
+    words = ["run", "--task", "trec", "--data", str(trec_folder), "--model", "tiny:bert", "--method", "cla",
+             "--rank", "1", "--epochs", "1", "--seeds", "2", "--folder", str(tmp_path / "runs"), "--quiet"]  # fmt: skip
+    assert main(words) == 0
+    assert "all seeds share one held-out set" in capsys.readouterr().out
+    assert main([*words, "--split", "seed"]) == 0
+    assert "all seeds share one held-out set" not in capsys.readouterr().out
+
+
 def test_again_keeps_the_old_record_until_the_new_one_is_whole(tmp_path: Path, monkeypatch, capsys):
     words = ["run", "--method", "cla", "--folder", str(tmp_path), *SMALL]
     assert main(words) == 0
