@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from theory.arguments import Count, checked
+from theory.assumptions import GAUGE_FIRST, MERGED_STORED, check_codes
 from theory.checks import check_integer, check_text
 from theory.counting import log2_binomial
 from theory.records import UpdateRecord
@@ -26,7 +27,7 @@ class Description:
         name: under which the bound that counts it is tabulated.
         bits: length in bits for one checked record, side information included; None where it does not apply to it.
         why: why a reader who knows W0 can rebuild dW: the proof that the count is valid, in a sentence.
-        assumptions: what must hold besides, one sentence each; they go into the bound.
+        assumptions: what must hold besides, as codes of ``theory.assumptions``; they go into the bound.
 
     Raises:
         TypeError, ValueError: if a field is missing its sense; the message names it.
@@ -40,10 +41,7 @@ class Description:
     def __post_init__(self) -> None:
         check_text("name", self.name)
         check_text("why", self.why)
-        if not callable(self.bits):
-            raise TypeError(f"bits must be a function of one record, got {type(self.bits).__name__}")
-        if not isinstance(self.assumptions, tuple) or not all(isinstance(text, str) for text in self.assumptions):
-            raise TypeError(f"assumptions must be a tuple of sentences, got {self.assumptions!r}")
+        check_codes("assumptions", self.assumptions)
 
 
 @checked
@@ -84,7 +82,8 @@ def _gauge_fixed_bits(record: UpdateRecord) -> float | None:
     total_rank = record["links"] * (record["rank"] or 0)
     if not record["a_trained"] or record["numbers_trained"] == 0 or not 0 < total_rank <= min(rows, columns):
         return None
-    numbers = gauge_fixed_numbers(out_features=rows, in_features=columns, rank=total_rank)
+    beside = record["numbers_trained"] - total_rank * (rows + columns)
+    numbers = total_rank * (rows + columns - total_rank) + max(beside, 0)
     return numbers * record["bits"] + log2_binomial(columns, total_rank) + record["side_information_bits"]
 
 
@@ -98,12 +97,13 @@ SUPPORT = Description(
     name="support",
     bits=_support_bits,
     why="the merged update itself, all rows of the columns that can be nonzero",
-    assumptions=("the merged weights are stored in the stated bits",),
+    assumptions=(MERGED_STORED,),
 )
 
 GAUGE_FIXED = Description(
     name="gauge-fixed",
     bits=_gauge_fixed_bits,
-    why="where A was trained too dW = B A has rank at most R = links x rank: R (m + n - R) numbers and R pivot columns",
-    assumptions=("the update is quantised after its gauge is fixed, and that network is the one evaluated",),
+    why="where A was trained too dW is a function of B A, of rank at most R = links x rank, and of what was trained "
+    "beside it: R (m + n - R) numbers and R pivot columns of B A, and the numbers beside as they are",
+    assumptions=(GAUGE_FIRST,),
 )

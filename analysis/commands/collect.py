@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from analysis import records, runs, statistics
 from analysis.commands.options import whole_numbers
@@ -13,7 +14,9 @@ HELP = "collect the records of runs into a table, a Parquet file, or a committed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("folder", help="where the records are: FOLDER/KEY/record.json")
+    parser.add_argument(
+        "folder", help="where the records are: FOLDER/KEY/record.json; of a result file, its means anew"
+    )
     parser.add_argument("--parquet", help="write all runs to this file")
     parser.add_argument("--csv", help="write all runs to this file")
     parser.add_argument("--result", help="write report/results/NAME.json: all runs and their means over seeds")
@@ -27,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Collect, write what was asked for, and print the means over seeds."""
+    if Path(args.folder).is_file():
+        print(f"wrote {runs.renew_means(args.folder)}: means over seeds taken anew from its runs")
+        return 0
     asked = {"method": args.methods, "rank": args.ranks, "links": args.links}
     only = {name: values for name, values in asked.items() if values is not None}
     everything = runs.read_records(args.folder, failed=True, only=only)

@@ -77,11 +77,14 @@ def main(args: argparse.Namespace) -> int:
     )
     if args.parquet:
         print(f"wrote {runs.write_parquet(runs.frame(runs.read_records(args.folder, failed=True)), args.parquet)}")
-    if report.failed:
-        name = report.failed[0]
-        message = records.read_json(f"{args.folder}/{name}/record.json")["failure"]["message"]
-        raise records.RunFailure(f"{len(report.failed)} runs failed; the first, {name}: {message}")
+    _raise_failures(report.failed, args.folder)
     return 0
+
+
+def _raise_failures(failed: list[str], folder: str) -> None:
+    if failed:
+        message = records.read_json(f"{folder}/{failed[0]}/record.json")["failure"]["message"]
+        raise records.RunFailure(f"{len(failed)} runs failed; the first, {failed[0]}: {message}")
 
 
 def _print_data(args: argparse.Namespace) -> None:

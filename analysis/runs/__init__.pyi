@@ -3,6 +3,7 @@ from .collect import FoundRun as FoundRun
 from .collect import find_runs as find_runs
 from .collect import frame as frame
 from .collect import read_records as read_records
+from .collect import renew_means as renew_means
 from .collect import runs_result as runs_result
 from .collect import seeds_of as seeds_of
 from .collect import write_parquet as write_parquet
@@ -11,6 +12,7 @@ from .finetune import check_links as check_links
 from .finetune import is_first_process as is_first_process
 from .finetune import run as run
 from .finetune import run_cell as run_cell
+from .generalization import measured_gap as measured_gap
 from .grids import grid as grid
 from .grids import method_cells as method_cells
 from .grids import run_key as run_key

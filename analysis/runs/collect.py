@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.records import config_key, read_json, replacing, table_of, write_result
+from analysis.records import config_key, frame_of, read_json, replacing, table_of, write_result
 from analysis.runs.config import content
 from analysis.statistics import across_seeds
 from theory.methods import METHODS
@@ -21,6 +21,7 @@ __all__ = [
     "frame",
     "read_records",
     "record_paths",
+    "renew_means",
     "runs_result",
     "seeds_of",
     "write_parquet",
@@ -161,8 +162,9 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
             ("high", "_high"),
             ("signed", "_signed"),
             ("range", "_range"),
+            ("units", "_units"),
         ):
-            row[f"gap_{name}{suffix}"] = gap[end]
+            row[f"gap_{name}{suffix}"] = gap.get(end)
     timing = record["timing"]
     for name in ("steps", "seconds_per_step", "total_seconds", "peak_memory_bytes", "saved_activation_bytes"):
         row[name] = timing[name]
@@ -218,22 +220,9 @@ def runs_result(
     runs = frame(done)
     if model_name is not None:
         runs["model"] = model_name
-    gaps = [name for name in runs if name.startswith("gap_")]
-    measures = [name for name in runs if name.startswith("measure_")]
-    averaged = [
-        name
-        for name in ("metric", *gaps, "seconds_per_step", "saved_activation_bytes", "peak_memory_bytes")
-        if name in runs
-    ]
-    averaged = [name for name in averaged if not name.endswith(("_low", "_high", "_range"))]
     apart = set(seeds_of(runs)) - set(_CONFIGURATION)
     if apart:
         raise ValueError(f"runs of one method and rank differ in {', '.join(sorted(apart))}; collect them one by one")
-    means = across_seeds(runs, columns=averaged)
-    order = {key: place for place, key in enumerate(METHODS)}
-    means = means.sort_values(
-        ["task", "rank", "method"], key=lambda part: part.map(order) if part.name == "method" else part
-    )
     values = {
         "runs": len(runs),
         "failed": len(records) - len(done),
@@ -250,5 +239,49 @@ def runs_result(
         "commit": ", ".join(commits),
         "notes": sorted({note for record in done for note in record["task"]["notes"]}),
     }
-    tables = {"runs": table_of(runs, [*_RUN_COLUMNS, *gaps, *measures]), "means": table_of(means)}
+    kept = [name for name in runs if name.startswith(("gap_", "measure_"))]
+    tables = {"runs": table_of(runs, [*_RUN_COLUMNS, *kept]), "means": table_of(_means(runs))}
     return write_result(path, provenance=provenance, values=values, tables=tables)
+
+
+def _means(runs: pd.DataFrame) -> pd.DataFrame:
+    gaps = [
+        name for name in runs if name.startswith("gap_") and not name.endswith(("_low", "_high", "_range", "_units"))
+    ]
+    names = ("metric", *gaps, "seconds_per_step", "saved_activation_bytes", "peak_memory_bytes")
+    means = across_seeds(runs, columns=[name for name in names if name in runs])
+    order = {key: place for place, key in enumerate(METHODS)}
+    return means.sort_values(
+        ["task", "rank", "method"], key=lambda part: part.map(order) if part.name == "method" else part
+    )
+
+
+def renew_means(path: str | Path) -> Path:
+    """Average the runs of a committed result again, in its place.
+
+    Intervals of single runs from before their held-out units were recorded are percentile bootstraps, which cover too
+    little, and what would mend them (the losses of single examples) is not in the file: they are left out, and the
+    provenance says so.
+
+    Args:
+        path: of a result of :func:`runs_result`.
+
+    Raises:
+        ValueError: if the file is missing or corrupt, or holds no table ``runs``.
+    """
+    result = read_json(path)
+    if "runs" not in result.get("tables", {}):
+        raise ValueError(f"{str(path)!r} holds no table 'runs'; give a folder of runs, or a result of collect")
+    runs = frame_of(result["tables"]["runs"]).replace({"nan": math.nan, "inf": math.inf, "-inf": -math.inf})
+    note = "means over seeds taken anew from the runs"
+    if not any(name.endswith("_units") for name in runs):
+        runs = runs[[name for name in runs if not (name.startswith("gap_") and name.endswith(("_low", "_high")))]]
+        note += "; intervals of single runs, percentile bootstraps, left out"
+    made = result["provenance"]
+    return write_result(
+        path,
+        provenance={**made, "notes": sorted({*made.get("notes", ()), note})},
+        values=result["values"],
+        tables={**result["tables"], "runs": table_of(runs), "means": table_of(_means(runs))},
+        series=result.get("series"),
+    )

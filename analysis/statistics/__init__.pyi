@@ -1,4 +1,5 @@
 from .agreement import kendall_tau as kendall_tau
+from .bounded import bounded_mean_interval as bounded_mean_interval
 from .paired import claim_values as claim_values
 from .paired import paired_claim as paired_claim
 from .paired import unchained_partner as unchained_partner

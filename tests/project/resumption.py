@@ -36,7 +36,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "method": tuple(METHODS),
     "data": ("digits", "text", "pairs", "scores", "choices", "completions"),
     "lr_scheduler": ("linear", "cosine", "constant", "constant_with_warmup"),
-    "checkpoint_every": (1, 2, 3, 5),
+    "checkpoint_every": (1, 2, 5),
     "epochs": (1.5, 2.0, 3.0),
     "rank": (1, 2),
     "alpha": (None, 3.0),
@@ -58,7 +58,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "save_adapter": (False, True),
     "save_checkpoints": (0, 3),
     "num_train": (32, 40),
-    "num_heldout": (None, 12),
+    "num_heldout": (12, 15),
     "max_length": (None, 8),
 }
 """Every option that a run can be given, and the values that it takes here; half precision needs another device."""
@@ -136,7 +136,7 @@ def config_of(row: Mapping[str, Any], data: Path) -> RunConfig:
     if method.trains != "both":
         values["lr_ratio"] = None
     values["task"], values["data"] = "digits", None
-    one = "query"
+    one = "q_proj"
     if kind != "digits":
         model, task_kind, one = _MODELS[kind]
         values |= {"task": "custom", "data": str(data / f"{kind}.jsonl"), "model": model, "kind": task_kind}
@@ -248,7 +248,7 @@ def _child(values: dict[str, Any], folder: str, kill: dict[str, int], errors: st
 def main() -> int:
     """Make every run of the array, whole and killed, and write what was counted."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kills", type=int, default=3, help="most kills of one run (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=2, help="most kills of one run (default: %(default)s)")
     parser.add_argument("--rows", type=int, help="only the first rows of the array; nothing is written")
     args = parser.parse_args()
     context = multiprocessing.get_context("forkserver")

@@ -7,18 +7,19 @@ reader who knows W0 rebuild dW; what is trained outside the adapter, as it was t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
 
-from theory.arguments import Count, Positive, Whole, checked
-from theory.checks import check_choice, check_integer, check_number
+from theory.arguments import Count, Integer, Number, Positive, Whole, check_of, checked
+from theory.checks import check_choice, check_number, check_text, shown
 from theory.defaults import BITS, RANK
 from theory.descriptions import LINKS, Description
 from theory.expectation.table1 import check_rank
 from theory.layers import Layers, from_list
-from theory.methods import Method, families, get_method
+from theory.methods import COLUMNS, DENSE, FACTORS, Family, Method, families, get_method
 from theory.records import UpdateRecord
 
 __all__ = ["check_record", "description_bits", "descriptions_of", "plan"]
@@ -42,15 +43,23 @@ def description_bits(record: UpdateRecord) -> dict[str, float]:
     """Return the length in bits of every valid description of one trained matrix.
 
     Args:
-        record: a checked record.
+        record: of a trained matrix or of a plan.
 
     Returns:
         ``links`` always, then what else the family states and applies.
+
+    Raises:
+        TypeError, ValueError: if the record is none, see ``check_record``; the message names the key.
 
     >>> record = plan([(768, 768)], method="lora", rank=16)[0]
     >>> {name: round(value) for name, value in description_bits(record).items()}
     {'links': 393216, 'support': 9437184, 'gauge-fixed': 389229}
     """
+    return described(check_record(record, 0, planned=True))
+
+
+def described(record: UpdateRecord) -> dict[str, float]:
+    """Return ``description_bits`` of a record that was checked."""
     lengths = {one.name: one.bits(record) for one in descriptions_of(record["kind"])}
     return {name: bits for name, bits in lengths.items() if bits is not None}
 
@@ -90,9 +99,6 @@ def plan(
     """
     shapes = from_list(layers)
     chosen = method if isinstance(method, Method) else get_method(method)
-    check_integer("links", links)
-    check_integer("head_numbers", head_numbers, minimum=0)
-    check_number("bits", bits, positive=True)
     dense = chosen.trains == "weight"
     if not dense:
         check_rank(rank, shapes)
@@ -123,51 +129,89 @@ def plan(
     return [*records, *_planned_head(head_numbers, bits)]
 
 
-def check_record(record: Mapping[str, Any], position: Whole) -> UpdateRecord:
-    """Return a record whose every key is present, in range and consistent; norms must be finite.
+def check_record(record: Mapping[str, Any], position: int, *, planned: bool = False) -> UpdateRecord:
+    """Return a record whose every key is present, in range and consistent with the others; norms must be finite.
 
     Args:
         record: one mapping as in ``theory.records.UpdateRecord``.
         position: its place, for the message.
+        planned: whether it is of a plan, whose norms are NaN.
 
     Raises:
         TypeError: if it is no mapping, or a count is no integer.
         ValueError: if a key is missing, a number is NaN or out of range, or two keys contradict each other.
     """
     if not isinstance(record, Mapping):
-        raise TypeError(f"records must hold mappings, got {type(record).__name__} at {position}")
+        raise TypeError(
+            f"records must hold mappings, got {shown(record)} of type {type(record).__name__} at {position}"
+        )
     missing = sorted(UpdateRecord.__required_keys__ - set(record))
     if missing:
         raise ValueError(f"records[{position}] must hold every key of UpdateRecord, lacks {', '.join(missing)}")
-    label = f"of records[{position}] ({record['name']})"
-    check_choice(f"kind {label}", record["kind"], (*families(), "head"))
-    rows = check_integer(f"out_features {label}", record["out_features"])
-    columns = check_integer(f"in_features {label}", record["in_features"])
-    check_integer(f"links {label}", record["links"])
-    trained = check_integer(f"numbers_trained {label}", record["numbers_trained"], minimum=0)
-    check_number(f"bits {label}", record["bits"], positive=True)
-    check_number(f"side_information_bits {label}", record["side_information_bits"])
-    for key in ("norm_update", "norm_base", "norm_merged"):
-        check_number(f"{key} {label}", record[key])
-    if record["rank"] is not None:
-        check_integer(f"rank {label}", record["rank"])
-    if record["kind"] == "columns" and record["support"] is None:
+    label = f"of records[{position}] ({shown(record['name'])})"
+    check_text(f"name {label}", record["name"])
+    for key, check in _FIELDS.items():
+        check(f"{key} {label}", record[key])
+    norms = [record[key] for key in ("norm_update", "norm_base", "norm_merged")]
+    if not (planned and all(isinstance(norm, float) and math.isnan(norm) for norm in norms)):
+        for key in ("norm_update", "norm_base", "norm_merged"):
+            check_number(f"{key} {label}", record[key])
+    family = families().get(check_choice(f"kind {label}", record["kind"], (*families(), "head")))
+    if family == COLUMNS and record["support"] is None:
         raise ValueError(f"support {label} must list the columns of a record of kind 'columns', got None")
     if record["support"] is not None:
-        _check_support(record["support"], columns, label)
-    if trained == 0 and record["norm_update"] > 0:
-        raise ValueError(f"numbers_trained {label} is 0 although norm_update is {record['norm_update']}")
-    if record["kind"] == "head" and trained > rows * columns * record["links"]:
-        raise ValueError(f"numbers_trained {label} must be at most {rows * columns}, its size; got {trained}")
+        _check_support(record["support"], record["in_features"], label)
+        if family in (None, DENSE):
+            raise ValueError(
+                f"support {label} must be None for kind {record['kind']!r}, got {shown(record['support'])}"
+            )
+    _check_numbers(cast(UpdateRecord, record), family, label)
     return cast(UpdateRecord, record)
 
 
+_FIELDS: dict[str, Callable[[str, Any], Any]] = {
+    "out_features": Integer(1),
+    "in_features": Integer(1),
+    "links": Integer(1),
+    "numbers_trained": Integer(0),
+    "bits": Number(positive=True),
+    "side_information_bits": Number(),
+    "rank": cast(Callable[[str, Any], Any], check_of(Count | None)),
+    "seed": cast(Callable[[str, Any], Any], check_of(Whole | None)),
+    "a_trained": cast(Callable[[str, Any], Any], check_of(bool)),
+}
+
+
 def _check_support(support: Any, columns: int, label: str) -> None:
-    indices = np.asarray(support, dtype=np.int64)
-    if indices.ndim != 1 or (indices.size and (indices.min() < 0 or indices.max() >= columns)):
-        raise ValueError(f"support {label} must hold columns between 0 and {columns - 1}, got {support!r:.80}")
-    if (np.diff(indices) <= 0).any():
-        raise ValueError(f"support {label} must hold distinct columns in ascending order, got {support!r:.80}")
+    if isinstance(support, (str, bytes)) or not isinstance(support, (Sequence, np.ndarray)):
+        raise TypeError(f"support {label} must be a list of columns, got {shown(support)}")
+    if any(isinstance(column, bool) or not isinstance(column, (int, np.integer)) for column in support):
+        raise TypeError(f"support {label} must hold integers, got {shown(support)}")
+    if any(not 0 <= column < columns for column in support):
+        raise ValueError(f"support {label} must hold columns between 0 and {columns - 1}, got {shown(support)}")
+    if any(first >= second for first, second in pairwise(support)):
+        raise ValueError(f"support {label} must hold distinct columns in ascending order, got {shown(support)}")
+
+
+def _check_numbers(record: UpdateRecord, family: Family | None, label: str) -> None:
+    """Refuse counts that the shape, the links and the support cannot have, and a change by what was not trained."""
+    trained, rows, columns = record["numbers_trained"], record["out_features"], record["in_features"]
+    if trained == 0 and record["norm_update"] > 0:
+        raise ValueError(f"numbers_trained {label} is 0 although norm_update is {record['norm_update']}")
+    if family in (None, DENSE) and trained > rows * columns * record["links"]:
+        most = rows * columns * record["links"]
+        raise ValueError(f"numbers_trained {label} must be at most {most}, its size times its links; got {trained}")
+    if family == COLUMNS:
+        whole = rows * len(record["support"] or ())
+        if not whole <= trained <= whole * record["links"]:
+            raise ValueError(
+                f"support {label} must hold the columns in which {trained} numbers of {rows} rows were trained in "
+                f"{record['links']} links, each column in full; got {shown(record['support'])}"
+            )
+    if family == FACTORS and record["a_trained"] and record["rank"] is not None:
+        least = record["rank"] * columns * record["links"]
+        if 0 < trained < least:
+            raise ValueError(f"numbers_trained {label} must be at least {least}, those of A alone; got {trained}")
 
 
 def _planned_support(

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from theory.arguments import Count, Extended, NonNegative, NonNegatives, Positive, Probability, Range, Whole, checked
-from theory.checks import check_choice, check_integer, check_norms, check_number, check_probability
+from theory.checks import check_choice, check_norms
 from theory.defaults import BITS, RANK
 from theory.expectation.description import check_record, plan
 from theory.expectation.rules import Case
@@ -124,16 +124,14 @@ def update_bounds(
             known |= {"update_norms": tuple(record["norm_update"] for record in checked), "measured": ("norm_update",)}
         else:
             known["update_norms"] = _check_caps(update_norms, checked)
-    if empirical_risk is not None:
-        check_number("empirical_risk", empirical_risk)
     setting = _setting(num_examples, sigma, loss_range)
     return _bounds(
         Case(
             records=checked,
-            num_choices=check_integer("num_choices", num_choices),
+            num_choices=num_choices,
             loss_change=loss_change,
             empirical_risk=empirical_risk,
-            delta=check_probability("delta", delta),
+            delta=delta,
             **setting,
             **known,
         )
@@ -194,19 +192,14 @@ def evaluate(
             raise ValueError(f"network must have the {adapted} layers given and no other head, has {network.depth}")
         norms = check_norms("update_norms", update_norms, length=len(records))
         known = {"network": network, "update_norms": tuple(norms.tolist())}
-    choices = check_integer("num_choices", num_choices)
-    return _bounds(Case(records=records, num_choices=choices, loss_change=loss_change, **setting, **known))
+    return _bounds(Case(records=records, num_choices=num_choices, loss_change=loss_change, **setting, **known))
 
 
 def _setting(num_examples: int, sigma: float, loss_range: float | None) -> _Setting:
-    check_integer("num_examples", num_examples)
-    check_number("sigma", sigma, positive=True)
     return {"num_examples": num_examples, "sigma": sigma, "loss_range": resolve_range(loss_range, sigma)}
 
 
 def _bounds(case: Case) -> tuple[Bound, ...]:
-    if not case.records:
-        raise ValueError("records must hold at least one trained matrix, got none")
     found: dict[str, Bound] = {}
     for rule in BOUNDS.values():
         for bound in rule.bounds(case):

@@ -14,7 +14,7 @@ part.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -22,8 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from theory.arguments import Count, Integers, Matrix, NonNegatives, Positive, Positives, checked
 from theory.array_checks import check_matrix
+from theory.assumptions import NOISY
 from theory.checks import check_integer, check_norms
 from theory.information import xu_raginsky
+from theory.records import Bound
 
 __all__ = ["NoisyLink", "adapter_input_norm", "noisy_iteration_bound", "noisy_iteration_information"]
 
@@ -112,7 +114,7 @@ def noisy_iteration_information(links: Sequence[NoisyLink], *, linear: bool = Fa
 @checked
 def noisy_iteration_bound(
     links: Sequence[NoisyLink], *, num_examples: Count, sigma: Positive = 0.5, linear: bool = False
-) -> float:
+) -> Bound:
     """Return sigma sqrt(2 sum of budgets / n): Pensia, Jog, Loh with Xu and Raginsky (arXiv:1705.07809).
 
     In expectation, for a loss that is sigma-sub-Gaussian at every W. With ``linear`` it is the published
@@ -125,8 +127,14 @@ def noisy_iteration_bound(
         linear: as in ``noisy_iteration_information``.
 
     >>> link = NoisyLink(learning_rates=[0.1] * 4, gradient_norms=1.0, noise_stds=0.1, dimension=768 * 16)
-    >>> noisy_iteration_bound([link], num_examples=100, linear=True)
+    >>> round(noisy_iteration_bound([link], num_examples=100, linear=True).value, 9)
     0.1
     """
     total = float(noisy_iteration_information(links, linear=linear).sum())
-    return xu_raginsky(total, num_examples=num_examples, sigma=sigma)
+    found = xu_raginsky(total, num_examples=num_examples, sigma=sigma)
+    return replace(
+        found,
+        name="noisy",
+        source="Pensia, Jog, Loh, arXiv:1801.04295, in " + found.source,
+        assumptions=(*found.assumptions, NOISY),
+    )

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theory.arguments import Count, Fractions, Integer, Integers, Probability, Several, checked
-from theory.checks import check_choice, check_integer, check_probability
+from theory.checks import check_choice, check_integer
 from theory.information import inequalities as bound_of
 from theory.information.plug_in import Correction, coded, count_tables, joint_information, resampled_information
 
@@ -148,23 +148,21 @@ def _gap_bound(
     quantity: str, value: float, *, train_risk: float, rows: int, magnitudes: NDArray[np.float64], slack: float
 ) -> float:
     if quantity == "cmi":
-        result = bound_of.cmi(value, num_examples=rows)
+        found = bound_of.cmi(value, num_examples=rows)
     elif quantity in ("e-cmi", "f-cmi"):
-        result = bound_of.e_cmi(train_risk, value) - train_risk
+        found = bound_of.e_cmi(train_risk, value)
     elif quantity == "single-loss":
-        result = bound_of.single_loss(value)
+        found = bound_of.single_loss(value)
     elif quantity == "fast-rate":
-        result = bound_of.fast_rate(train_risk, value) - train_risk
+        found = bound_of.fast_rate(train_risk, value)
     elif quantity == "interpolating":
-        result = bound_of.interpolating(value)
+        found = bound_of.interpolating(value)
+    elif quantity == "ld-mi-magnitude":
+        sizes, many = np.unique(magnitudes, return_counts=True)
+        found = bound_of.ld_mi(value, form="magnitude", magnitudes=sizes, weights=many / many.sum())
     else:
-        form = {"ld-mi": "root", "ld-mi-binary": "binary", "ld-mi-magnitude": "magnitude"}[quantity]
-        sizes, weights = (magnitudes, None)
-        if form == "magnitude":
-            sizes, many = np.unique(magnitudes, return_counts=True)
-            weights = many / many.sum()
-        result = bound_of.ld_mi(value, form=form, magnitudes=sizes, weights=weights)
-    return result + slack
+        found = bound_of.ld_mi(value, form="root" if quantity == "ld-mi" else "binary")
+    return float(found.value) - (train_risk if found.of == "risk" else 0.0) + slack
 
 
 @checked
@@ -211,9 +209,6 @@ def estimate(
     (0.0, True)
     """
     check_choice("quantity", quantity, QUANTITIES)
-    check_choice("correction", correction, ("none", "miller-madow"))
-    check_integer("resamples", resamples, minimum=20)
-    check_probability("confidence", confidence)
     values, bits, slack = _checked(losses, masks, levels)
     runs, rows = bits.shape
     train = np.take_along_axis(values, bits[..., None], 2)[..., 0]

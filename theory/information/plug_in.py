@@ -15,6 +15,7 @@ from scipy.special import entr
 from theory.arguments import Integers, NonNegatives, Numbers, Positive, checked
 from theory.checks import check_choice
 from theory.information import inequalities as bound_of
+from theory.records import Bound
 
 __all__ = [
     "coded",
@@ -117,7 +118,7 @@ def joint_information(
 @checked
 def individual_sample_estimate(
     hypotheses: Symbols, examples: Symbols, *, sigma: Positive = 0.5, correction: Correction = "none"
-) -> tuple[float, float]:
+) -> tuple[float, Bound]:
     """Estimate I(W;Z_I) for a learned hypothesis and examples that are both discrete, pooled over the examples.
 
     Args:
@@ -133,7 +134,7 @@ def individual_sample_estimate(
         ValueError: if shapes or types do not fit.
 
     >>> information, bound = individual_sample_estimate([0, 1, 0, 1], [[0], [1], [0], [1]])
-    >>> round(information, 6), round(bound, 6)
+    >>> round(information, 6), round(bound.value, 6)
     (0.693147, 0.588705)
     """
     learned, data = np.asarray(hypotheses), np.asarray(examples)
