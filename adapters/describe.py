@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
+from adapters.config import say_how_many_links
 from adapters.families import Hooks, exact, hooks_that_hold, stored_bits
 from adapters.layer import whole
 from adapters.targets import linear_names
@@ -126,6 +127,8 @@ def describe(
     if not _is_adapted(model):
         return _describe_dense(model, _require_base(base_state))
     adapter = active_adapter(model) if adapter is None else adapter
+    if adapter in cast(PeftModel, model).peft_config:
+        say_how_many_links(cast(PeftModel, model).peft_config[adapter], "describing")
     records: list[UpdateRecord] = []
     for item in tqdm(list(factors(model, adapter=adapter)), desc="describe", delay=2):
         config = cast(PeftModel, model).peft_config[adapter]

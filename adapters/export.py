@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from adapters.config import say_how_many_links
 from adapters.describe import ROOT, factors
 from adapters.layer import PREFIX, layer_shape
 from adapters.model import check_adapter_name
@@ -131,6 +132,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     if not ranks:
         raise ValueError(f"the model has no layer with an adapter named {adapter!r}")
     ours: Any = cast(PeftModel, model).peft_config[adapter]
+    say_how_many_links(ours, "exporting")
     for name, module in modules.items():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             for key, value in module.modules_to_save[adapter].state_dict().items():

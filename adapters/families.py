@@ -53,7 +53,8 @@ class Hooks(ABC):
 
     Attributes:
         additive: whether an adapted layer computes W0 x + dW x. Where it does, moving W0 beneath the adapter moves the
-            merged weight, which landscapes and sharpness in merged space do; where it does not, they refuse.
+            merged weight, which landscapes and sharpness in merged space do; where it does not, they compute the layer
+            from its merged weight alone.
     """
 
     additive = True

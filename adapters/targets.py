@@ -19,6 +19,7 @@ __all__ = [
     "linear_names",
     "named_under",
     "target_names",
+    "warn_of_unmatched",
     "warn_of_untrained",
 ]
 
@@ -55,6 +56,9 @@ def target_names(
     Raises:
         ValueError: if nothing matches, or ``target_modules`` is None and the model's type has no usual targets.
 
+    Warns:
+        UserWarning: naming the entries of ``target_modules`` by which nothing is adapted, beside others.
+
     >>> target_names(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), ["0"])
     ['0']
     """
@@ -79,7 +83,29 @@ def target_names(
         ]
     if not names:
         raise ValueError(f"target_modules={target_modules!r} matches no module of the model")
+    warn_of_unmatched(asked, names)
     return names
+
+
+def warn_of_unmatched(asked: str | Iterable[str] | None, names: Iterable[str]) -> None:
+    """Name the entries of a list of targets that no adapted module answers to.
+
+    Args:
+        asked: as the caller gave them; a pattern or None says nothing of single names.
+        names: the adapted modules.
+
+    Warns:
+        UserWarning: if there are such entries.
+    """
+    names = list(names)
+    given = () if asked is None or isinstance(asked, str) else sorted(asked)
+    unmatched = [one for one in given if not any(is_target(name, [one]) for name in names)]
+    if unmatched and names:
+        warnings.warn(
+            f"target_modules names {', '.join(map(repr, unmatched))}, by which nothing is adapted: no module has that "
+            "ending, or it is trained in full",
+            stacklevel=3,
+        )
 
 
 def in_layers(model: nn.Module, names: Sequence[str], layers: Iterable[int]) -> list[str]:

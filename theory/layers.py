@@ -237,9 +237,10 @@ def is_target(name: str, target_modules: TargetModules) -> bool:
     (True, False, True)
     """
     if isinstance(target_modules, str):
-        return target_modules.lower() == "all-linear" or re.fullmatch(target_modules, name) is not None
-    if not all(isinstance(target, str) for target in target_modules):
-        raise TypeError(f"target_modules must be a string or a list of strings, got {target_modules!r}")
+        try:
+            return target_modules.lower() == "all-linear" or re.fullmatch(target_modules, name) is not None
+        except re.error as error:
+            raise ValueError(f"target_modules must be a regular expression, got {target_modules!r}: {error}") from None
     return any(name == target or name.endswith(f".{target}") for target in target_modules)
 
 

@@ -32,6 +32,39 @@ def test_run_prints_a_line_per_seed_and_the_mean(tmp_path: Path, capsys):
     assert len(list(tmp_path.glob("*/record.json"))) == 2
 
 
+def test_again_keeps_the_old_record_until_the_new_one_is_whole(tmp_path: Path, monkeypatch, capsys):
+    words = ["run", "--method", "cla", "--folder", str(tmp_path), *SMALL]
+    assert main(words) == 0
+    (path,) = tmp_path.glob("*/record.json")
+    first = read_json(path)
+
+    def torn(*args, **kwargs):
+        assert read_json(path) == first
+        raise ArithmeticError("torn")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("analysis.runs.finetune._measure", torn)
+        assert main([*words, "--again"]) == 1
+    assert read_json(path) == first
+    assert main([*words, "--again"]) == 0
+    again = read_json(path)
+    assert again["timing"] != first["timing"]
+    assert again["metrics"] == first["metrics"]
+    assert [item.name for item in tmp_path.iterdir()] == [path.parent.name]
+
+
+def test_collect_reports_a_corrupt_record_and_goes_on_when_asked(tmp_path: Path, capsys):
+    assert main(["run", "--method", "cla", "--folder", str(tmp_path), *SMALL]) == 0
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "record.json").write_text("{")
+    assert main(["collect", str(tmp_path)]) == 2
+    assert "torn/record.json" in capsys.readouterr().err
+    assert main(["collect", str(tmp_path), "--skip-corrupt"]) == 0
+    output = capsys.readouterr()
+    assert "left out: record" in output.err
+    assert "gap_zero_one" in output.out
+
+
 def test_a_recorded_command_makes_the_same_run_again(tmp_path: Path):
     assert main(["run", "--method", "cla", "--folder", str(tmp_path / "a"), *SMALL]) == 0
     (path,) = (tmp_path / "a").glob("*/record.json")
