@@ -114,7 +114,6 @@ def compare_task(
     frame: pd.DataFrame,
     *,
     loss: str,
-    replicates: int = 1000,
     permutations: int = 999,
     worlds: int = 0,
     seed: int = 0,
@@ -148,7 +147,6 @@ def compare_task(
         nested=(("links", "method"),),
         cluster=("method", "rank", "links"),
         controls=("train_loss", *(["rank"] if "rank" in axes else [])),
-        replicates=replicates,
         permutations=permutations,
         cmi_replicates=min(100, permutations),
         seed=seed,
@@ -168,14 +166,13 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def result(
-    frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int, worlds: int = 0, progress: bool = True
+    frame: pd.DataFrame, *, permutations: int, seed: int, worlds: int = 0, progress: bool = True
 ) -> dict[str, Any]:
     """Everything that the comparison has to say, as the values and tables of a result file.
 
     Args:
         frame: from ``analysis.studies.predictors.comparison_frame``; its tasks are compared one by one, since a gap in
             one loss on one data set says nothing about a gap in another.
-        replicates: bootstrap samples.
         permutations: shuffles of the null.
         seed: of both, and of the worlds.
         worlds: as in :func:`judge_claim`.
@@ -209,7 +206,6 @@ def result(
                 table, claim = compare_task(
                     runs,
                     loss=loss,
-                    replicates=replicates,
                     permutations=permutations,
                     worlds=worlds,
                     seed=seed,
