@@ -100,8 +100,8 @@ def _print(found: dict, *, top: int) -> None:
 
 
 def _power(values: dict, where: str) -> str:
-    least = values[f"{where}/detectable"]
-    reach = "no planted difference" if least == float("inf") else f"a difference of tau-b from {least:.2f} on"
+    least = values.get(f"{where}/detectable")
+    reach = "no planted difference" if least is None else f"a difference of tau-b from {least:.2f} on"
     return f"with a power of 0.8 it would see {reach}"
 
 
