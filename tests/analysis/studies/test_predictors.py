@@ -209,20 +209,25 @@ def test_compare_task_finds_the_planted_bound(tmp_path):
 def test_result_and_command_write_the_same_tables(tmp_path, capsys):
     write_world(tmp_path / "runs", follow="neither")
     path = tmp_path / "agreement.json"
-    words = ["compare", str(tmp_path / "runs"), "--results", str(path), "--permutations", "19"]
+    words = ["compare", str(tmp_path / "runs"), "--results", str(path), "--permutations", "19", "--worlds", "2"]
     assert main([*words, "--figures", str(tmp_path / "figures")]) == 0
     assert sorted(item.name for item in (tmp_path / "figures").iterdir()) == [
         "digits-cross_entropy.pdf",
         "digits-zero_one.pdf",
     ]
     written = read_json(path)
-    again = result(comparison_frame([tmp_path / "runs"]), permutations=19, seed=0)
+    again = result(comparison_frame([tmp_path / "runs"]), permutations=19, worlds=2, seed=0)
     assert written["values"]["runs"] == 27
     assert set(written["tables"]) == set(again["tables"])
     assert written["values"]["digits/cross_entropy/sentence"] == again["values"]["digits/cross_entropy/sentence"]
     rows = pd.DataFrame(**{k: written["tables"]["runs"][v] for k, v in (("data", "rows"), ("columns", "columns"))})
     assert rows["key"].is_unique
-    assert "the claim is" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "the claim is" in printed
+    assert "with a power of 0.8 it would see" in printed
+    rates = pd.DataFrame(written["tables"]["rates/digits/zero_one"]["rows"]).set_index(0)
+    assert rates.index.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert written["values"]["digits/zero_one/null_decided"] == 1 - rates.loc[0.0].iloc[-1]
     assert str(tmp_path) not in json.dumps(written)
 
 
