@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--figures", type=Path, metavar="FOLDER",
         help="draw every measure's agreement, and the best measure against the measured gap, as TASK-LOSS.pdf there",
     )  # fmt: skip
-    parser.add_argument("--replicates", type=int, default=1000, help="bootstrap samples (default: %(default)s)")
     parser.add_argument("--permutations", type=int, default=999, help="shuffles of the null (default: %(default)s)")
     parser.add_argument(
         "--worlds", type=int, default=0, metavar="N",
@@ -47,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     if bool(args.runs) == args.published:
         raise ValueError("give either folders of finished runs or --published")
-    for name in ("replicates", "permutations", "top"):
+    for name in ("permutations", "top"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     notes = []
@@ -59,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         gathered = studies.gather_runs(args.runs, join=args.join, family=args.join_family)
         print("".join(f"{line}\n" for line in gathered.told), end="")
-        options = {name: getattr(args, name) for name in ("replicates", "permutations", "worlds", "seed")}
+        options = {name: getattr(args, name) for name in ("permutations", "worlds", "seed")}
         found, notes = studies.claim.result(gathered.frame, **options, progress=not args.quiet), gathered.notes
         _print(found, top=args.top)
         if args.figures is not None:
@@ -77,7 +76,7 @@ def _command(args: argparse.Namespace) -> str:
     folders = " ".join(map(records.shown_path, args.runs))
     join = " ".join(["--join", *map(records.shown_path, args.join), ""]) if args.join else ""
     join += "" if args.join_family == "information" else f"--join-family {args.join_family} "
-    sizes = f"--replicates {args.replicates} --permutations {args.permutations} --worlds {args.worlds}"
+    sizes = f"--permutations {args.permutations} --worlds {args.worlds}"
     return f"python -m analysis compare {folders} {join}{sizes} --seed {args.seed}"
 
 
@@ -101,8 +100,8 @@ def _print(found: dict, *, top: int) -> None:
 
 
 def _power(values: dict, where: str) -> str:
-    least = values[f"{where}/detectable"]
-    reach = "no planted difference" if least == float("inf") else f"a difference of tau-b from {least:.2f} on"
+    least = values.get(f"{where}/detectable")
+    reach = "no planted difference" if least is None else f"a difference of tau-b from {least:.2f} on"
     return f"with a power of 0.8 it would see {reach}"
 
 

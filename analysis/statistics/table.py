@@ -20,7 +20,7 @@ from analysis.statistics.agreement import (
     tied_share,
 )
 from analysis.statistics.conditional_mi import Strata, conditional_mutual_information, conditioning_strata
-from analysis.statistics.crossed import crossed_tau
+from analysis.statistics.crossed import crossed, crossed_tau
 from analysis.statistics.pairs import check_design, dense_ranks
 from analysis.statistics.resampling import (
     adjust_p_values,
@@ -48,9 +48,9 @@ class Comparison:
         cluster: columns whose joint value names a cluster of dependent runs (all axes by default, plus task).
         strata: columns that a permutation never crosses.
         controls: columns whose influence the partial versions take out.
-        replicates: bootstrap samples of tau, granulated tau and partial tau.
-        permutations: shuffles for their p-values.
-        cmi_replicates: samples and shuffles of the conditional mutual information, which costs more.
+        permutations: shuffles for p-values.
+        cmi_replicates: bootstrap samples (of configurations) and shuffles of the conditional mutual information, a
+            minimum over conditioning sets, which has no jackknife and costs more.
         confidence: of the intervals.
         seed: of both resamplings.
         margin: difference of tau-b below which two measures count as equivalent, stated beforehand; None for none.
@@ -63,7 +63,6 @@ class Comparison:
     cluster: tuple[str, ...] | None = None
     strata: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
-    replicates: int = 1000
     permutations: int = 999
     cmi_replicates: int = 100
     confidence: float = 0.95
@@ -83,6 +82,12 @@ def _clusters(frame: pd.DataFrame, comparison: Comparison) -> NDArray[np.intp]:
     return _labels(frame, default if comparison.cluster is None else comparison.cluster)
 
 
+def _ways(frame: pd.DataFrame, clusters: NDArray[np.intp]) -> dict[str, NDArray[np.intp]]:
+    """The ways in which runs are drawn: by configuration, and by seed where there are several."""
+    seeds = pd.factorize(frame["seed"])[0] if "seed" in frame else np.zeros(len(frame), dtype=np.intp)
+    return {"configuration": clusters} | ({"seed": seeds} if seeds.max() > 0 else {})
+
+
 def agreement_table(
     frame: pd.DataFrame, *, measures: Sequence[str], comparison: Comparison, progress: bool = True
 ) -> pd.DataFrame:
@@ -99,7 +104,8 @@ def agreement_table(
     Returns:
         A data frame indexed by measure, best tau-b first. ``runs``, ``clusters``, ``ties`` (share of pairs tied
         in the measure), ``tau_b`` with ``tau_b_low`` and ``tau_b_high``, ``tau_a``, ``p`` (two-sided
-        permutation), ``q`` (Benjamini-Hochberg over the measures), ``p_holm``; ``granulated`` (Psi) with
+        permutation), ``q`` (Benjamini-Hochberg over the measures), ``p_holm``; intervals draw configurations and, where
+        there are several, seeds (`analysis.statistics.crossed`); ``granulated`` (Psi) with
         interval and ``granulated_p``, ``psi_<axis>``; ``sign_error`` (mean over environments),
         ``robust_sign_error`` (worst) with its null's mean ``robust_sign_error_null`` (a worst case of
         many is above 1/2 by chance), the share of shuffles as good ``robust_sign_error_p``, and
@@ -145,7 +151,8 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
     target = dense_ranks(frame[comparison.target].to_numpy(dtype=np.float64))
     clusters = _clusters(frame, comparison)
     strata = _labels(frame, comparison.strata)
-    weights = bootstrap_weights(clusters, replicates=comparison.replicates, seed=comparison.seed)
+    weights = bootstrap_weights(clusters, replicates=max(comparison.cmi_replicates, 1), seed=comparison.seed)
+    ways = _ways(frame, clusters)
     shuffles = np.array(
         list(cluster_permutations(clusters, replicates=comparison.permutations, seed=comparison.seed, strata=strata))
     )
@@ -153,7 +160,9 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
     pairs = design_pairs(frame, axes=comparison.axes, fixed=comparison.fixed, nested=dict(comparison.nested))
 
     def ends(statistic: Callable[..., Floats]) -> tuple[Floats, Floats]:
-        return interval(statistic(weights=weights), confidence=comparison.confidence)
+        found = crossed(lambda weights: statistic(weights=weights), ways)
+        low, high = found.interval(confidence=comparison.confidence)
+        return np.clip(low, -1.0, 1.0), np.clip(high, -1.0, 1.0)  # where every tau lies
 
     def null_p(statistic: Callable[..., Floats], observed: Floats) -> Floats:
         return permutation_p_value(observed, np.array([statistic(target=target[index]) for index in shuffles]))

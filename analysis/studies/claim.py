@@ -114,7 +114,6 @@ def compare_task(
     frame: pd.DataFrame,
     *,
     loss: str,
-    replicates: int = 1000,
     permutations: int = 999,
     worlds: int = 0,
     seed: int = 0,
@@ -148,7 +147,6 @@ def compare_task(
         nested=(("links", "method"),),
         cluster=("method", "rank", "links"),
         controls=("train_loss", *(["rank"] if "rank" in axes else [])),
-        replicates=replicates,
         permutations=permutations,
         cmi_replicates=min(100, permutations),
         seed=seed,
@@ -168,14 +166,13 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def result(
-    frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int, worlds: int = 0, progress: bool = True
+    frame: pd.DataFrame, *, permutations: int, seed: int, worlds: int = 0, progress: bool = True
 ) -> dict[str, Any]:
     """Everything that the comparison has to say, as the values and tables of a result file.
 
     Args:
         frame: from ``analysis.studies.predictors.comparison_frame``; its tasks are compared one by one, since a gap in
             one loss on one data set says nothing about a gap in another.
-        replicates: bootstrap samples.
         permutations: shuffles of the null.
         seed: of both, and of the worlds.
         worlds: as in :func:`judge_claim`.
@@ -187,8 +184,9 @@ def result(
         with too few or too equal runs is left out, its reason under ``<task>/<loss>/left_out``. How near what is
         decided lies to tipping: ``verdict_edge`` (the least distance of a corrected p-value to its level),
         ``best_margin`` (tau-b of the best measure minus the second's) and ``significant_edge`` (the q nearest to its
-        level). With worlds, the table ``rates/<task>/<loss>``, the null rates ``null_supported`` and
-        ``null_contradicted``, and ``detectable``, the difference of tau-b seen with a power of 0.8.
+        level). With worlds, the table ``rates/<task>/<loss>``, ``null_decided`` (how often a verdict other than
+        undecided comes up where nobody is ahead) and ``detectable`` (the difference of tau-b seen with a power of 0.8;
+        left out where no planted one is).
 
     Raises:
         ValueError: if no task can be compared.
@@ -209,7 +207,6 @@ def result(
                 table, claim = compare_task(
                     runs,
                     loss=loss,
-                    replicates=replicates,
                     permutations=permutations,
                     worlds=worlds,
                     seed=seed,
@@ -225,11 +222,9 @@ def result(
                 values[f"{where}/verdict_edge"] = float(claim["differences"]["edge"].min())
             if claim["rates"] is not None:
                 tables[f"rates/{where}"] = _table(claim["rates"].set_index("strength"))
-                null = claim["rates"].iloc[0]
-                values[f"{where}/null_supported"], values[f"{where}/null_contradicted"] = null[
-                    ["supported", "contradicted"]
-                ].tolist()
-                values[f"{where}/detectable"] = detectable_difference(claim["rates"])
+                values[f"{where}/null_decided"] = 1 - float(claim["rates"]["undecided"].iloc[0])
+                if (least := detectable_difference(claim["rates"])) < math.inf:
+                    values[f"{where}/detectable"] = least
             # A measure known for some of the runs only was ranked on another population.
             leading = table[table["runs"] == table["runs"].max()]["tau_b"]
             values[f"{where}/best"] = leading.index[0]

@@ -64,7 +64,7 @@ def commands(folder):
     grid = ["--methods", "dora", "cla", "--ranks", "1,16", "--seeds", "2"]
     assert main(["sweep", "--tasks", "digits", *grid, *few, "--folder", runs]) == 0
     assert main(["measure", runs, "--kinds", "wide", "--quiet"]) == 0
-    draws = ["--replicates", "9", "--permutations", "9", "--quiet"]
+    draws = ["--permutations", "9", "--quiet"]
     assert main(["compare", runs, *draws, "--results", str(results / "agreement.json")]) == 0
     assert main(["collect", runs, "--result", str(results / "digits.json"), "--command", "sweep"]) == 0
     printed = "published_agreement.json"
