@@ -46,7 +46,7 @@ def test_singular_values_keep_their_index_and_leave_out_what_is_zero(points, wor
 
 
 def test_similarity_is_a_picture_from_zero_to_one_with_i_upwards(words):
-    values = np.array([[1.0, 0.5, 0.25], [0.75, 0.1, 0.2]])
+    values = np.array([[0.9, 0.5, 0.25], [0.75, 0.1, 0.2]])
     ax = plot_similarity(values, title="layer")
     (image,) = ax.images
     assert image.get_array().tolist() == values.tolist()
