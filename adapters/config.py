@@ -68,6 +68,8 @@ class ColumnConfig(PeftConfig):
         columns: explicit columns instead of the method's rule: one list per link, or one list for one link.
         target_modules, exclude_modules, layers_to_transform, layers_pattern, rank_pattern, alpha_pattern, bias,
             modules_to_save, inference_mode: as in `peft.LoraConfig`.
+        target_parameters: as in `peft.LoraConfig`: parameters that no linear layer holds, such as fused experts
+            (experts, out, in); the columns of every expert are trained.
         init_weights: True starts at the base function (B = 0); False draws B at random, for tests.
         base_shapes: written on saving: module name -> [out_features, in_features]; a loaded configuration refuses
             a base of other shapes before touching it.
@@ -83,6 +85,7 @@ class ColumnConfig(PeftConfig):
     seed: int = field(default=0)
     columns: list[Any] | None = field(default=None)
     target_modules: set[str] | list[str] | str | None = field(default=None)
+    target_parameters: list[str] | None = field(default=None)
     exclude_modules: set[str] | list[str] | str | None = field(default=None)
     layers_to_transform: list[int] | int | None = field(default=None)
     layers_pattern: list[str] | str | None = field(default=None)
@@ -113,6 +116,10 @@ class ColumnConfig(PeftConfig):
                 raise ValueError(f"{name} must be above 0, got {alpha!r}")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout!r}")
+        if isinstance(self.target_parameters, str):
+            raise TypeError(f"target_parameters must be a list of names, got {self.target_parameters!r}")
+        if self.target_parameters and self.lora_dropout:
+            raise ValueError(f"lora_dropout must be 0 with target_parameters, got {self.lora_dropout!r}")
         if self.columns is not None and self.columns and not isinstance(self.columns[0], list | tuple):
             self.columns = [list(self.columns)]
         if self.columns is not None:

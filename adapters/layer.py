@@ -12,6 +12,7 @@ The buffer has its final shape from the start, so optimizers, DDP and checkpoint
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from typing import Any, cast
 
@@ -55,11 +56,9 @@ class ColumnLayer(BaseTunerLayer):
         self.quantization_backend = resolve_quantization_backend(
             self.get_base_layer(), get_apply_tensor_subclass=kwargs.get("get_apply_tensor_subclass")
         )
-        shape = layer_shape(self.get_base_layer())
-        if shape is None:
-            raise ValueError(f"target module {name!r} is a {type(base_layer).__name__}; accepted: Linear, Conv1D")
-        self.out_features, self.in_features = shape
         self.transposed = isinstance(self.get_base_layer(), Conv1D)
+        *self.stack, rows, self.in_features = self._shape_of_base()
+        self.out_features = math.prod(self.stack) * rows
         self.scaling: dict[str, float] = {}
         self.r: dict[str, int] = {}
         self.beyond_column_B: Any = nn.ModuleDict()  # adapter's name -> nn.Linear
@@ -73,6 +72,28 @@ class ColumnLayer(BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
 
+    def _shape_of_base(self) -> tuple[int, ...]:
+        """Return (out_features, in_features) of W, after the number of matrices where W is a stack of them."""
+        shape = layer_shape(self.get_base_layer())
+        if shape is None:
+            base = type(self.base_layer).__name__
+            raise ValueError(f"target module {self.module_name!r} is a {base}; accepted: Linear, Conv1D")
+        return shape
+
+    def stored_weight(self) -> Tensor:
+        """Return the tensor that holds W, in its own layout."""
+        return cast(Tensor, self.get_base_layer().weight)
+
+    @property
+    def axis(self) -> int:
+        """The axis of the stored weight along which W's columns lie."""
+        return -2 if self.transposed else -1
+
+    def _laid_out(self, rows: Tensor) -> Tensor:
+        """Bring columns of W, (out_features, columns), into the stored weight's layout."""
+        stacked = rows.unflatten(0, (*self.stack, -1)) if self.stack else rows
+        return stacked.mT if self.transposed else stacked
+
     def update_layer(self, adapter_name: str, *, rank: int, alpha: float, config: ColumnConfig) -> None:
         """Add one adapter to this layer."""
         state = FrozenSum(
@@ -81,7 +102,7 @@ class ColumnLayer(BaseTunerLayer):
             name=self.module_name,
             rank=rank,
             config=config,
-            dtype=at_least_fp32(cast(Tensor, self.get_base_layer().weight).dtype),
+            dtype=at_least_fp32(self.stored_weight().dtype),
         )
         factor = nn.Linear(rank, self.out_features, bias=False)
         if config.init_weights:
@@ -157,9 +178,11 @@ class ColumnLayer(BaseTunerLayer):
         factor = whole(self.beyond_column_B[adapter].weight)
         factor = factor.to(at_least_fp32(factor.dtype))
         scale = self.scaling[adapter]
-        pairs = [(state.live_index, scale * factor[:, : len(state.columns)])]
+        pairs = [(state.live_index.to(factor.device), scale * factor[:, : len(state.columns)])]
         if state.visited:
-            pairs.insert(0, (state.sum_index, scale * state.values[:, : len(state.visited)].to(factor)))
+            pairs.insert(
+                0, (state.sum_index.to(factor.device), scale * state.values[:, : len(state.visited)].to(factor))
+            )
         return pairs
 
     def get_delta_weight(self, adapter: str) -> Tensor:
@@ -168,7 +191,7 @@ class ColumnLayer(BaseTunerLayer):
         delta = pairs[0][1].new_zeros(self.out_features, self.in_features)
         for columns, values in pairs:
             delta.index_add_(1, columns, values)
-        return delta.t() if self.transposed else delta
+        return self._laid_out(delta)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Columns are an exact LoRA."""
@@ -199,13 +222,15 @@ class ColumnLayer(BaseTunerLayer):
             if self.quantization_backend is None:
                 self._before_merge[adapter] = self._touched(adapter, before)
             self.set_base_weight(merged)
+            self.merged_adapters.append(adapter)
+            if delta.is_meta:  # shapes alone
+                continue
             lost = (self.get_base_weight().to(intended) - intended).norm().item()
             self.merge_loss[adapter] = lost / max(delta.norm().item(), torch.finfo(torch.float64).tiny)
             if lost and self.merge_loss[adapter] > 0.01:
                 logger.warning(
                     "%s: merging lost %.1f %% of the update", self.module_name, 100 * self.merge_loss[adapter]
                 )
-            self.merged_adapters.append(adapter)
 
     def unmerge(self) -> None:
         """Take the merged adapters out again: exactly, from kept columns, unless the base is quantised."""
@@ -216,8 +241,7 @@ class ColumnLayer(BaseTunerLayer):
             adapter = self.merged_adapters.pop()
             if adapter in self._before_merge:
                 columns, kept = self._before_merge.pop(adapter)
-                weight = cast(Tensor, self.get_base_layer().weight)
-                weight.data.index_copy_(0 if self.transposed else 1, columns, kept)
+                self.stored_weight().data.index_copy_(self.axis, columns, kept)
             elif adapter in self.beyond_column_B:
                 weight = self.get_base_weight()
                 whole_weight = weight.to(at_least_fp32(weight.dtype))
@@ -233,8 +257,9 @@ class ColumnLayer(BaseTunerLayer):
         base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=base.weight.requires_grad)
 
     def _touched(self, adapter: str, weight: Tensor) -> tuple[Tensor, Tensor]:
-        columns = torch.cat([columns for columns, _ in self.columns_of(adapter)]).unique()
-        return columns, weight.index_select(0 if self.transposed else 1, columns)
+        state: FrozenSum = self.beyond_column_sum[adapter]
+        columns = torch.tensor(sorted({*state.columns, *state.visited}), device=weight.device)
+        return columns, weight.index_select(self.axis, columns)
 
 
 class ColumnLinear(nn.Module, ColumnLayer):

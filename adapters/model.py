@@ -23,8 +23,9 @@ from peft.utils.other import get_pattern_key
 from torch import nn
 
 from adapters.config import TYPE_NAME, ColumnConfig, extend_peft_type
+from adapters.experts import ParamWrapper
 from adapters.layer import PREFIX, ColumnLayer, ColumnLinear, layer_shape
-from adapters.targets import TARGET_MODULES, warn_of_unmatched, warn_of_untrained
+from adapters.targets import TARGET_MODULES, target_parameters, warn_of_unmatched, warn_of_untrained
 from adapters.weighted import fill_weighted, weighted_config
 from theory.heads import is_trained_in_full
 
@@ -47,16 +48,22 @@ class ColumnModel(BaseTuner):
         check_adapter_name(adapter_name, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
-    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:
-        """Fill in what is usual for a type of model; what was asked by name is held against the model later."""
-        self._asked = cast(ColumnConfig, peft_config).target_modules
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> PeftConfig:
+        """Fill in what is usual for a type of model, and no modules beside ``target_parameters``, as PEFT's LoRA does.
+
+        What was asked by name is held against the model later.
+        """
+        self._asked = peft_config.target_modules
+        known = model_config.get("model_type") in TARGET_MODULES
+        if peft_config.target_modules is None and peft_config.target_parameters and not known:
+            peft_config.target_modules = set()
         return super()._prepare_adapter_config(peft_config, model_config)
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """Refuse what cannot work before the first layer is replaced."""
         config = cast(ColumnConfig, _maybe_include_all_linear_layers(peft_config, model))
         shapes: dict[str, list[int]] = {}
-        inside = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, ColumnLayer))
+        inside = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, ColumnLinear))
         for name, module in model.named_modules():
             if not name or (inside and name.startswith(inside)):
                 continue
@@ -66,18 +73,21 @@ class ColumnModel(BaseTuner):
                 shape = layer_shape(base)
                 if shape is None:
                     raise ValueError(f"target module {name!r} is a {type(base).__name__}; accepted: Linear, Conv1D")
-                rank = _pattern(config.rank_pattern, name, config.r)
-                largest = max([column for one in config.columns or [] for column in one], default=0)
                 self._check_target_module_compatiblity(config, model, name.rpartition(".")[2])
                 shapes[name] = list(shape)
-                expected = list((config.base_shapes or {}).get(name, shape))
-                if expected != shapes[name]:
-                    raise ValueError(
-                        f"the saved adapter is for another base: {name!r} has shape {shapes[name]}, expected {expected}"
-                    )
-                if rank > shape[1] or largest >= shape[1]:
-                    what = f"r={rank} is above" if rank > shape[1] else f"columns has {largest}, outside"
-                    raise ValueError(f"{what} in_features={shape[1]} of target module {name!r}")
+        for name, shape in target_parameters(model, config.target_parameters or []).items():
+            shapes[name] = list(shape)
+        for name, (*_, in_features) in shapes.items():
+            rank = _pattern(config.rank_pattern, name, config.r)
+            largest = max([column for one in config.columns or [] for column in one], default=0)
+            expected = list((config.base_shapes or {}).get(name, shapes[name]))
+            if expected != shapes[name]:
+                raise ValueError(
+                    f"the saved adapter is for another base: {name!r} has shape {shapes[name]}, expected {expected}"
+                )
+            if rank > in_features or largest >= in_features:
+                what = f"r={rank} is above" if rank > in_features else f"columns has {largest}, outside"
+                raise ValueError(f"{what} in_features={in_features} of target module {name!r}")
         config.found_shapes = shapes
         held = Counter(id(p) for module in model.modules() for p in module._parameters.values())
         self._tied = {identity for identity, count in held.items() if count > 1}
@@ -115,11 +125,16 @@ class ColumnModel(BaseTuner):
             "alpha": _pattern(peft_config.alpha_pattern, current_key, peft_config.lora_alpha),
             "config": peft_config,
         }
-        if isinstance(target, ColumnLayer):
+        known = isinstance(target, ColumnLayer) and getattr(target, "parameter_name", None) == parameter_name
+        if known:
             target.update_layer(adapter_name, **arguments)
             return
-        layer = ColumnLinear(target, adapter_name, name=current_key, **get_quantization_kwargs(self))
-        layer.tied = id(getattr(target, "weight", None)) in self._tied
+        layer: Any
+        if parameter_name is None:
+            layer = ColumnLinear(target, adapter_name, name=current_key, **get_quantization_kwargs(self))
+            layer.tied = id(getattr(target, "weight", None)) in self._tied
+        else:
+            layer = ParamWrapper(target, adapter_name, name=current_key, parameter_name=parameter_name)
         layer.update_layer(adapter_name, **arguments)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
