@@ -162,13 +162,29 @@ def hooks_that_hold(layer: BaseTunerLayer, adapter: str, *, name: str) -> tuple[
 def peft_model(model: nn.Module, config: PeftConfig) -> nn.Module:
     """Call `peft.get_peft_model` without its warnings about itself.
 
-    It uses a name that transformers 5 deprecates, and says that it sets fan_in_fan_out where kinds are mixed.
+    It uses a name that transformers 5 deprecates, and says that it sets fan_in_fan_out where kinds are mixed. Where
+    ``config.target_modules`` are whole names, which PEFT takes for endings too, what they match beside is excluded.
     """
+    asked: Any = config
+    if isinstance(asked.target_modules, list | set) and (beside := _matched_beside(model, set(asked.target_modules))):
+        asked.exclude_modules = beside
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         warnings.filterwarnings("ignore", category=UntrainedWarning)  # `adapters.prepare` has said it
         return get_peft_model(model, config)
+
+
+def _matched_beside(model: nn.Module, targets: set[str]) -> set[str]:
+    """The modules that have the whole name of a target as their ending, and are none."""
+    parts = {name: name.split(".") for name, _ in model.named_modules()}
+    if not targets <= parts.keys():
+        return set()
+    return {
+        name
+        for name, part in parts.items()
+        if name not in targets and any(".".join(part[start:]) in targets for start in range(1, len(part)))
+    }
 
 
 def check_ranks(model: nn.Module, targets: tuple[str, ...], rank: int) -> None:

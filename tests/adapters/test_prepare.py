@@ -257,3 +257,12 @@ def test_updates_are_scaled_by_two_at_every_rank_unless_alpha_is_given(build, ra
             model = prepare(build("vit"), method, rank=rank, alpha=alpha).model
             scales = {module.scaling["default"] for module in model.modules() if isinstance(module, BaseTunerLayer)}
             assert scales == {scale}
+
+
+@methods
+def test_a_targets_whole_name_is_no_ending(method):
+    """PEFT takes "fc" for the ending of "head.fc" too."""
+    model = nn.ModuleDict({"fc": nn.Linear(4, 4), "head": nn.ModuleDict({"fc": nn.Linear(4, 4)})})
+    adapted = prepare(model, method, rank=2, target_modules="fc", modules_to_save=[]).model
+    if method != "fft":
+        assert list(delta_weights(adapted)) == ["fc"]
