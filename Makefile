@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install report test coverage test-full test-elsewhere test-oldest test-newest lint figures mutants notebooks check-notebooks peers bench conformance site clean
+.PHONY: help install report test test-full coverage test-elsewhere test-oldest test-newest lint figures mutants notebooks check-notebooks peers bench conformance site clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,12 +45,12 @@ coverage: install  ## the tests, and which share of the lines they run
 	  $(TESTS) --cov --cov-report=
 	@echo "coverage: $$($(PY) -m coverage report --format=total) % of lines ($(PY) -m coverage report names those without)"
 
+test-full: install  ## the grids that make test leaves out
+	$(TESTS) -m full
+
 test-elsewhere: install  ## tests and notebooks as other processors would run them
 	$(PY) tests/environment/elsewhere.py --checks committed notebooks
 	$(PY) tests/environment/elsewhere.py --checks suite --processors threads old
-
-test-full: install  ## every adapter method on every architecture of tests/adapters/zoo.py; writes tests/adapters/zoo.json
-	$(PY) tests/adapters/run_zoo.py --jobs $(JOBS) --write tests/adapters/zoo.json
 
 # Environments of their own, brought up to date each time; tests/environment/constraints.py says what is held at which release.
 # The oldest set runs on the oldest Python, for which all its releases have wheels. Its torch may be a CUDA build.

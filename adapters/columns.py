@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from adapters.config import ColumnConfig
 from adapters.families import Hooks, Wrap, peft_model, peft_targets, stored_bits
 from adapters.layer import ColumnLayer
-from theory.descriptions import log2_binomial
+from theory.counting import log2_binomial
 
 __all__ = ["COLUMNS"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,9 @@ from peft.utils import PeftType
 from adapters.card import write_card
 from theory.methods import METHODS, get_method
 
-__all__ = ["FORMAT_VERSION", "ColumnConfig", "extend_peft_type"]
+__all__ = ["FORMAT_VERSION", "ColumnConfig", "extend_peft_type", "say_how_many_links"]
 
+logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 TYPE_NAME = "BEYOND_COLUMN"
 
@@ -33,6 +35,17 @@ def extend_peft_type(name: str) -> PeftType:
     PeftType._member_map_[name] = member
     PeftType._value2member_map_[name] = member
     return member
+
+
+def say_how_many_links(config: PeftConfig, doing: str) -> None:
+    """Log a warning if a chain has not reached its last link, unless a callback is moving it on just now."""
+    links, trained = getattr(config, "links", 1), getattr(config, "link", 0) + 1
+    if trained < links and not getattr(config, "attended", False):
+        logger.warning(
+            "%s a chain of %d links of which %d %s trained: a transformers Trainer moves it on by itself, a loop of "
+            "one's own has to call adapters.merge_and_continue",
+            *(doing, links, trained, "was" if trained == 1 else "were"),
+        )
 
 
 @dataclass
@@ -135,6 +148,7 @@ class ColumnConfig(PeftConfig):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Write ``adapter_config.json``, and into ``README.md`` what the adapter is and how to load it."""
+        say_how_many_links(self, "saving")
         super().save_pretrained(os.fspath(save_directory), **kwargs)
         method = get_method(self.method)
         links = f", link {self.link + 1} of {self.links}" if method.chained else ""

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
+from adapters.config import say_how_many_links
 from adapters.families import Hooks, exact, hooks_that_hold, stored_bits
 from adapters.layer import whole
 from adapters.targets import linear_names
+from adapters.updates import active_adapter
 from theory.records import UpdateRecord
 
 __all__ = ["LayerFactors", "delta_weights", "describe", "factors", "matrix_of"]
@@ -56,14 +58,16 @@ class LayerFactors:
 
 
 @torch.no_grad()
-def factors(model: nn.Module, *, adapter: str = "default") -> Iterator[LayerFactors]:
-    """Yield the factors of every layer adapted by ``adapter``, in the model's order.
+def factors(model: nn.Module, *, adapter: str | None = None) -> Iterator[LayerFactors]:
+    """Yield the factors of every layer adapted by ``adapter`` (None: by the active one), in the model's order.
 
     Each layer's family reads its own form; Conv1D weights are transposed to (out, in).
 
     Raises:
-        ValueError: if an adapter is merged into the base, or a layer's adapter is of no family's form.
+        ValueError: if an adapter is merged into the base, a layer's adapter is of no family's form, or several are
+            active.
     """
+    adapter = active_adapter(model) if adapter is None else adapter
     for name, layer in model.named_modules():
         if not isinstance(layer, BaseTunerLayer):
             continue
@@ -125,7 +129,7 @@ def delta_weights(model: nn.Module, base_state: Mapping[str, Tensor] | None = No
 
 @torch.no_grad()
 def describe(
-    model: nn.Module, base_state: Mapping[str, Tensor] | None = None, *, adapter: str = "default"
+    model: nn.Module, base_state: Mapping[str, Tensor] | None = None, *, adapter: str | None = None
 ) -> list[UpdateRecord]:
     """Return one record per trained matrix, as `theory.records.UpdateRecord` defines them.
 
@@ -139,13 +143,16 @@ def describe(
     Args:
         model: a trained model: PEFT with layers of a known family, or fully fine-tuned.
         base_state: state dict of the base before training; needed for full fine-tuning.
-        adapter: name of the adapter.
+        adapter: name of the adapter; None is the active one.
 
     Raises:
         ValueError: if the model has no adapters and ``base_state`` is None, or adapters are merged.
     """
     if not _is_adapted(model):
         return _describe_dense(model, _require_base(base_state))
+    adapter = active_adapter(model) if adapter is None else adapter
+    if adapter in cast(PeftModel, model).peft_config:
+        say_how_many_links(cast(PeftModel, model).peft_config[adapter], "describing")
     records: list[UpdateRecord] = []
     for item in tqdm(list(factors(model, adapter=adapter)), desc="describe", delay=2):
         config = cast(PeftModel, model).peft_config[adapter]

@@ -17,16 +17,19 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from adapters.config import say_how_many_links
 from adapters.describe import ROOT, factors
 from adapters.layer import PREFIX, layer_shape
 from adapters.model import check_adapter_name
+from adapters.snapshot import Snapshot
 from adapters.targets import target_parameters
+from adapters.updates import active_adapter
 
 __all__ = ["export_to_lora", "load_adapter", "save_adapter"]
 
 
 def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default", **arguments) -> PeftModel:
-    """Load a saved adapter, after reading all of it: a file that does not fit leaves ``model`` as it was.
+    """Load a saved adapter, after reading all of it: whatever raises leaves ``model`` as it was, to the bit.
 
     `peft.PeftModel.from_pretrained` loads the same folders, but wraps the model before it opens the weights.
 
@@ -65,7 +68,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = 
             if features not in shape:
                 raise ValueError(f"the saved adapter is for another base: {key} has shape {shape}, the base {base}")
     config.inference_mode = not arguments.pop("is_trainable", False)
-    with warnings.catch_warnings():
+    with Snapshot.undone(model, on_error_alone=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         return PeftModel.from_pretrained(
             model, str(folder), adapter_name=adapter, config=config, is_trainable=not config.inference_mode, **arguments
@@ -102,7 +105,7 @@ def save_adapter(
 
 
 @torch.no_grad()
-def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str = "default") -> Path:
+def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str | None = None) -> Path:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors`` of an equal LoRA adapter.
 
     A column selector is a legal A (rows of the identity), so the export is exact: rank r, or the number of
@@ -114,7 +117,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     Args:
         model: a PEFT model with layers of a known family.
         folder: where to write; made if missing. Each file is renamed into place when complete.
-        adapter: name of the adapter.
+        adapter: name of the adapter; None is the active one.
 
     Returns:
         The folder.
@@ -122,6 +125,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     Raises:
         ValueError: if the model has no layer with that adapter, or adapters are merged.
     """
+    adapter = active_adapter(model) if adapter is None else adapter
     tensors: dict[str, torch.Tensor] = {}
     ranks: dict[str, int] = {}
     parameters: list[str] = []
@@ -142,6 +146,7 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     if not ranks:
         raise ValueError(f"the model has no layer with an adapter named {adapter!r}")
     ours: Any = cast(PeftModel, model).peft_config[adapter]
+    say_how_many_links(ours, "exporting")
     for name, module in modules.items():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             for key, value in module.modules_to_save[adapter].state_dict().items():

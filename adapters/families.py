@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from adapters.layer import at_least_fp32, layer_shape, whole
-from adapters.targets import target_parameters
+from adapters.targets import UntrainedWarning, target_parameters
 from theory.methods import Family, Method, families
 from theory.registry import resolve
 
@@ -65,7 +65,8 @@ class Hooks(ABC):
 
     Attributes:
         additive: whether an adapted layer computes W0 x + dW x. Where it does, moving W0 beneath the adapter moves the
-            merged weight, which landscapes and sharpness in merged space do; where it does not, they refuse.
+            merged weight, which landscapes and sharpness in merged space do; where it does not, they compute the layer
+            from its merged weight alone.
     """
 
     additive = True
@@ -166,6 +167,7 @@ def peft_model(model: nn.Module, config: PeftConfig) -> nn.Module:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", category=UntrainedWarning)  # `adapters.prepare` has said it
         return get_peft_model(model, config)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -85,6 +85,8 @@ def column_linear(
     """
     if (weight is None) == (output is None):
         raise ValueError("exactly one of weight and output must be given")
+    if not terms:
+        return F.linear(x, cast(Tensor, weight), bias) if output is None else output
     kind = x.device.type
     autocasts = torch.amp.is_autocast_available(kind)  # tensors on meta, which are shapes alone, know no autocast
     if output is not None:
@@ -121,6 +123,14 @@ def _zip_terms(layout, tensors):
         yield factor, (start, stop) if start >= 0 else next(indices), scale
 
 
+def _own(y: Tensor, shape: torch.Size | None = None) -> Tensor:
+    """Return ``y``, which nothing else holds, as no view: autograd lets nobody write to a view that a Function returns.
+
+    `torch.nn.functional.linear` too returns one, of three axes with a bias.
+    """
+    return torch.ops.aten._unsafe_view(y, y.shape if shape is None else shape)
+
+
 def _folded(weight: Tensor, layout, tensors) -> Tensor:
     """Return a copy of W with every term added to its columns."""
     weight = weight.clone()
@@ -152,7 +162,7 @@ class _ColumnLinear(torch.autograd.Function):
                 select_columns(x, columns) if factor.requires_grad else x.new_empty(0)
                 for factor, columns, _ in _zip_terms(layout, tensors)
             ]
-            return (F.linear(x, _folded(weight, layout, tensors), bias), *selected)
+            return (_own(F.linear(x, _folded(weight, layout, tensors), bias)), *selected)
         base = F.linear(x, weight, bias) if output is None else output
         flat = base.reshape(-1, base.shape[-1])
         owned = in_place and output is None
@@ -163,7 +173,7 @@ class _ColumnLinear(torch.autograd.Function):
             flat = flat.addmm_(left, right, alpha=scale) if owned else torch.addmm(flat, left, right, alpha=scale)
             owned = in_place
             selected.append(part)
-        return (flat.reshape(base.shape), *selected)
+        return (_own(flat, base.shape), *selected)
 
     @staticmethod
     def setup_context(ctx, inputs, outputs):

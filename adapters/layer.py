@@ -66,6 +66,9 @@ class ColumnLayer(BaseTunerLayer):
         self.beyond_column_dropout: Any = nn.ModuleDict()  # -> nn.Dropout
         self.merge_loss: dict[str, float] = {}
         self._before_merge: dict[str, tuple[Tensor, Tensor]] = {}
+        self._before_disabling: tuple[list[str], list[tuple[nn.Parameter, bool]]] = ([], [])
+        self.tied = False  # whether another module holds the same weight, as an embedding does with a language head
+        self._tied_weight: nn.Parameter | None = None
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
 
@@ -124,10 +127,55 @@ class ColumnLayer(BaseTunerLayer):
         if adapter_name in self.beyond_column_sum and device is not None and device.type != "meta":
             self.beyond_column_sum[adapter_name].to(device)
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the layer's function: the base's plus the active adapters' columns, rounded as a merge rounds.
+
+        So parents that read it instead of calling the layer (torch's attention its ``out_proj``, torch's encoder in
+        eval, fused kernels) compute the same function, with gradients, but for dropout on the selected inputs. A base
+        that is quantised, sharded, or does more in its forward than its weight says gives its own weight.
+        """
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        base = super().weight
+        active = self._added()
+        linear = type(self.get_base_layer()).forward in (nn.Linear.forward, Conv1D.forward)
+        plain = linear and self.quantization_backend is None and not hasattr(base, "full_tensor")
+        if not active or not plain:
+            return base
+        total = base.to(at_least_fp32(base.dtype))
+        for columns, values in (pair for name in active for pair in self._summands(name)):
+            values = values.to(total)
+            total = total.index_add(*((0, columns, values.t()) if self.transposed else (1, columns, values)))
+        return total.to(base.dtype)
+
+    def _added(self) -> list[str]:
+        """The active adapters that are not in the base weight already."""
+        names = [] if self.disable_adapters else self.active_adapters
+        return [name for name in names if name in self.beyond_column_B and name not in self.merged_adapters]
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """Switch the adapters on or off; on again, what was frozen before stays frozen."""
+        if not enabled and not self.disable_adapters:
+            self._before_disabling = (
+                list(self.active_adapters),
+                [(p, p.requires_grad) for p in self.beyond_column_B.parameters()],
+            )
+        super().enable_adapters(enabled)
+        active, flags = self._before_disabling
+        if enabled and active == self.active_adapters:
+            for parameter, wanted in flags:
+                parameter.requires_grad_(wanted)
+        if enabled:
+            self._before_disabling = ([], [])
+
     def columns_of(self, adapter: str) -> list[tuple[Tensor, Tensor]]:
         """Return the adapter's summands as (columns, scaled values (out_features, columns), at least fp32)."""
+        return [(columns, values.detach()) for columns, values in self._summands(adapter)]
+
+    def _summands(self, adapter: str) -> list[tuple[Tensor, Tensor]]:
         state: FrozenSum = self.beyond_column_sum[adapter]
-        factor = whole(self.beyond_column_B[adapter].weight.detach())
+        factor = whole(self.beyond_column_B[adapter].weight)
         factor = factor.to(at_least_fp32(factor.dtype))
         scale = self.scaling[adapter]
         pairs = [(state.live_index.to(factor.device), scale * factor[:, : len(state.columns)])]
@@ -152,6 +200,7 @@ class ColumnLayer(BaseTunerLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Write the adapters into the base weight; ``merge_loss`` keeps what rounding lost.
 
+        A weight that another module holds too is written into a copy, until it is unmerged: an embedding does not move.
         ``merge_loss[name]`` is the Frobenius norm of (written - intended) over that of the intended update.
 
         Raises:
@@ -168,6 +217,8 @@ class ColumnLayer(BaseTunerLayer):
             merged = intended.to(before.dtype)
             if safe_merge and not torch.isfinite(merged).all():
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken")
+            if self.tied and self._tied_weight is None:
+                self._untie()
             if self.quantization_backend is None:
                 self._before_merge[adapter] = self._touched(adapter, before)
             self.set_base_weight(merged)
@@ -196,6 +247,15 @@ class ColumnLayer(BaseTunerLayer):
                 whole_weight = weight.to(at_least_fp32(weight.dtype))
                 self.set_base_weight((whole_weight - self.get_delta_weight(adapter)).to(weight.dtype))
 
+        if self._tied_weight is not None:
+            base: Any = self.get_base_layer()
+            base.weight, self._tied_weight = self._tied_weight, None
+
+    def _untie(self) -> None:
+        base: Any = self.get_base_layer()
+        self._tied_weight = base.weight
+        base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=base.weight.requires_grad)
+
     def _touched(self, adapter: str, weight: Tensor) -> tuple[Tensor, Tensor]:
         state: FrozenSum = self.beyond_column_sum[adapter]
         columns = torch.tensor(sorted({*state.columns, *state.visited}), device=weight.device)
@@ -214,8 +274,8 @@ class ColumnLinear(nn.Module, ColumnLayer):
         """Return the base layer's output plus the active adapters' terms."""
         if self.disable_adapters and self.merged:
             self.unmerge()
-        active = [name for name in self.active_adapters if name in self.beyond_column_B]
-        if self.disable_adapters or self.merged or not active:
+        active = self._added()
+        if not active:
             return self.base_layer(x, *args, **kwargs)
         terms: list[Term] = []
         wrapped: list[str] = []
@@ -226,7 +286,7 @@ class ColumnLinear(nn.Module, ColumnLayer):
             terms += state.terms(None if apart else factor.weight, self.scaling[name])
         if args or kwargs or _is_opaque(self.base_layer, nn.Linear, Conv1D):
             y = self.base_layer(x, *args, **kwargs)
-            y = column_linear(x, terms, output=y) if terms else y
+            y = column_linear(x, terms, output=y)
         else:
             base: Any = self.base_layer
             weight = base.weight.t() if self.transposed else base.weight

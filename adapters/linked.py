@@ -19,6 +19,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters.config import say_how_many_links
 from theory.draws import draw_normal
 
 __all__ = ["LinkedFactor", "LinkedLoraConfig", "draw_factor", "link_layers"]
@@ -39,6 +40,11 @@ class LinkedLoraConfig(LoraConfig):
     links: int = 1
     link: int = 0
     seed: int = 0
+
+    def save_pretrained(self, save_directory: str, **kwargs) -> None:
+        """Save; a chain that was left before its last link says so."""
+        say_how_many_links(self, "saving")
+        super().save_pretrained(save_directory, **kwargs)
 
     def to_dict(self) -> dict:
         """Return the plain LoRA configuration of all links so far."""

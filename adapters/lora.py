@@ -40,7 +40,9 @@ class _Factors(Hooks):
         return wrapped
 
     def holds(self, layer: BaseTunerLayer, adapter: str) -> bool:
-        return isinstance(layer, LoraLayer) and adapter in layer.lora_A and adapter not in layer.lora_variant
+        if not isinstance(layer, LoraLayer) or adapter not in layer.lora_A or adapter in layer.lora_variant:
+            return False
+        return isinstance(layer.lora_A[adapter], nn.Module)  # AdaLoRA keeps bare parameters: B E A
 
     def factors(self, layer: Any, adapter: str) -> tuple[Tensor, Tensor]:
         left = layer.scaling[adapter] * exact(layer.lora_B[adapter].weight)

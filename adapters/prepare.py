@@ -13,7 +13,7 @@ shard first and call ``create_optimizer`` afterwards.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -23,13 +23,35 @@ from torch import nn
 from adapters.chain import ChainCallback
 from adapters.families import Wrap, hooks_of
 from adapters.frozen import FrozenSum
+from adapters.inputs import Batch
 from adapters.linked import LinkedFactor
-from adapters.targets import named_under, target_names
+from adapters.probe import probe
+from adapters.snapshot import Snapshot
+from adapters.targets import named_under, target_names, warn_of_untrained
 from theory.defaults import RANK, usual_alpha
-from theory.heads import trained_heads
+from theory.heads import fresh_parameters, trained_heads
 from theory.methods import Method, get_method
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "Rates", "prepare"]
+
+
+class Rates(TypedDict, total=False):
+    """What the optimizer is told.
+
+    Attributes:
+        learning_rate: of the adapter (of A, for LoRA+), or of everything for ``"fft"``; 3e-4 if not given.
+        head_learning_rate: of ``modules_to_save``; None takes ``learning_rate``.
+        weight_decay: decoupled decay of matrices; vectors (biases, norms) are not decayed. 0 if not given.
+        lr_ratio: lr_B / lr_A; None takes the method's own (16 for LoRA+).
+    """
+
+    learning_rate: float
+    head_learning_rate: float | None
+    weight_decay: float
+    lr_ratio: float | None
+
+
+_RATES: Rates = {"learning_rate": 3e-4, "head_learning_rate": None, "weight_decay": 0.0, "lr_ratio": None}
 
 
 @dataclass
@@ -41,12 +63,14 @@ class Prepared:
         method: the method as data.
         callbacks: callbacks for `transformers.Trainer`; a chain's moves happen there.
         rates: learning rates and weight decay, from which the groups are made.
+        untried: names of the targets that no batch was tried on, see `prepare`.
     """
 
     model: nn.Module
     method: Method
     callbacks: list[Any] = field(default_factory=list)
     rates: dict[str, Any] = field(default_factory=dict)
+    untried: tuple[str, ...] = ()
 
     @property
     def optimizer_groups(self) -> list[dict[str, Any]]:
@@ -69,17 +93,19 @@ def prepare(
     alpha: float | None = None,
     target_modules: str | list[str] | None = None,
     links: int = 1,
-    learning_rate: float = 3e-4,
-    head_learning_rate: float | None = None,
-    weight_decay: float = 0.0,
-    lr_ratio: float | None = None,
     schedule: str = "run",
     seed: int = 0,
     modules_to_save: list[str] | None = None,
+    batch: Batch | None = None,
+    **rates: Unpack[Rates],
 ) -> Prepared:
     """Make ``model`` ready for one of the methods.
 
     The defaults are the hyper-parameters of arXiv:2606.13767 (r = 16, alpha = 32, query and value).
+
+    A small batch then goes through the model: each target has to be called, to get a gradient and to count in eval mode
+    (`adapters.probe.probe`). Whatever raises, here or there, leaves the model as it was, hooks, classes and random
+    numbers included.
 
     Args:
         model: a transformers model (or any module, with ``target_modules``); adapted in place, as PEFT does.
@@ -89,14 +115,14 @@ def prepare(
             and ignores it.
         target_modules: as in PEFT: names, a pattern, ``"all-linear"``, or None for query and value.
         links: length of the chain.
-        learning_rate: of the adapter (of A, for LoRA+), or of everything for ``"fft"``.
-        head_learning_rate: of ``modules_to_save``; None takes ``learning_rate``.
-        weight_decay: decoupled decay of matrices; vectors (biases, norms) are not decayed.
-        lr_ratio: lr_B / lr_A; None takes the method's own (16 for LoRA+).
         schedule: ``"run"`` or ``"link"``, see `adapters.chain.ChainCallback`.
         seed: seed of the selectors or of A.
         modules_to_save: modules trained in full beside the adapter; None takes the model's head
             (`theory.heads.trained_heads`), ``[]`` none.
+        batch: what the model is called with, to try the targets on: a tensor, keyword arguments, or positional ones.
+            None makes inputs up, for transformers' models and torch's attention and encoders; of other modules nothing
+            is tried, and ``untried`` of the result names them.
+        **rates: ``learning_rate`` (3e-4), ``head_learning_rate``, ``weight_decay`` and ``lr_ratio``, see `Rates`.
 
     Returns:
         What to hand to `transformers.Trainer` or a loop of one's own.
@@ -104,16 +130,21 @@ def prepare(
     Raises:
         TypeError, ValueError: for arguments outside their range, naming argument and value, before the model is
             touched.
+        ValueError: if a target would train nothing or not count in eval mode, naming it; the model is as it was.
+
+    Warns:
+        UntrainedWarning: naming weights that no checkpoint held and that are neither adapted nor trained, and heads
+            that ``modules_to_save`` leaves out beside others.
 
     >>> prepared = prepare(nn.Sequential(nn.Linear(4, 3)), "cla", rank=2, target_modules=["0"])
     >>> sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
     6
     """
     chosen = get_method(method)
-    _check(
-        chosen, rank=rank, alpha=alpha, links=links, learning_rate=learning_rate, lr_ratio=lr_ratio,
-        head_learning_rate=head_learning_rate, weight_decay=weight_decay, schedule=schedule,
-    )  # fmt: skip
+    if unknown := sorted(rates.keys() - _RATES.keys()):
+        raise TypeError(f"prepare() takes no argument {unknown[0]!r}; rates are {', '.join(_RATES)}")
+    told: Rates = {**_RATES, **rates}
+    _check(chosen, rank=rank, alpha=alpha, links=links, schedule=schedule, **told)
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise ValueError("model already carries adapters; give the base model (unload or merge_and_unload first)")
     heads = list(trained_heads(model)) if modules_to_save is None else modules_to_save
@@ -131,19 +162,19 @@ def prepare(
         targets=tuple(targets),
         heads=tuple(heads),
     )
-    prepared = hooks_of(chosen.family).wrap(model, asked)
+    with Snapshot.undone(model, on_error_alone=True):
+        if chosen.trains != "weight":
+            warn_of_untrained(model, targets=targets, trained_in_full=heads)
+        if fresh := fresh_parameters(model):
+            vars(model)["missing_keys"] = list(fresh)  # wrapping hides where loading marked what it filled
+        prepared = hooks_of(chosen.family).wrap(model, asked)
+        untried = probe(model, batch) if targets else ()
     if chosen.chained:
         callbacks.append(ChainCallback(prepared, links=links, schedule=schedule))
         _keep_sums_local(prepared)
-    ratio = chosen.lr_ratio if lr_ratio is None else lr_ratio
-    rates = {
-        "heads": heads,
-        "learning_rate": learning_rate,
-        "head_learning_rate": head_learning_rate,
-        "weight_decay": weight_decay,
-        "ratio": ratio,
-    }
-    return Prepared(model=prepared, method=chosen, callbacks=callbacks, rates=rates)
+    ratio = told.pop("lr_ratio")
+    groups = {**told, "heads": heads, "ratio": chosen.lr_ratio if ratio is None else ratio}
+    return Prepared(model=prepared, method=chosen, callbacks=callbacks, rates=groups, untried=untried)
 
 
 def _keep_sums_local(model: nn.Module) -> None:

@@ -77,9 +77,7 @@ def present_tasks(results: dict[str, dict[str, Any]]) -> list[Task]:
 def means(
     results: dict[str, dict[str, Any]], task: str, *, rank: int | None = None, links: int | None = LINKS
 ) -> pd.DataFrame:
-    """Means over seeds of one task with Student's interval as ``_low`` and ``_high``.
-
-    The bootstrap ends that a result file holds beside Student's are too narrow with three seeds.
+    """Means over seeds of one task, with Student's interval.
 
     Args:
         results: as ``build.load_results`` returns them.
@@ -94,9 +92,7 @@ def means(
         frame = frame[~chained | (frame["links"] == links)]
     if rank is not None:
         frame = frame[frame["rank"].isna() | (frame["rank"] == rank)]
-    student = [name for name in frame.columns if name.endswith(("_t_low", "_t_high"))]
-    names = {name: name.replace("_t_", "_") for name in student}
-    return frame.drop(columns=list(names.values())).rename(columns=names)
+    return frame
 
 
 def _printed(results: dict[str, dict[str, Any]], part: str) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.checks import as_floats
+
 __all__ = ["check_matrix"]
 
 
@@ -20,10 +22,7 @@ def check_matrix(name: str, value: ArrayLike, *, shape: tuple[int | None, ...]) 
     ValueError: design must be finite, got 1 entries that are NaN or infinite
     """
     wanted = " x ".join("any" if length is None else str(length) for length in shape)
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a numeric array of shape {wanted}, got a {type(value).__name__}") from None
+    array = as_floats(name, value)
     fits = array.ndim == len(shape) and all(w in (None, got) for w, got in zip(shape, array.shape, strict=True))
     if not fits or array.size == 0:
         raise ValueError(f"{name} must be an array of shape {wanted}, not empty, got shape {array.shape}")

@@ -17,7 +17,8 @@
 21.1
 """
 
-from theory.descriptions import gauge_fixed_numbers, log2_binomial
+from theory.counting import log2_binomial
+from theory.descriptions import gauge_fixed_numbers
 from theory.expectation import (
     BOUNDS,
     Case,

@@ -6,16 +6,19 @@ a method's name.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from theory.arguments import Count, checked
+from theory.assumptions import GAUGE_FIRST, MERGED_STORED, check_codes
 from theory.checks import check_integer, check_text
+from theory.counting import log2_binomial
 from theory.records import UpdateRecord
 
-__all__ = ["GAUGE_FIXED", "LINKS", "SUPPORT", "Description", "gauge_fixed_numbers", "log2_binomial"]
+__all__ = ["GAUGE_FIXED", "LINKS", "SUPPORT", "Description", "gauge_fixed_numbers"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """One way to describe the update of one trained matrix.
@@ -24,7 +27,7 @@ class Description:
         name: under which the bound that counts it is tabulated.
         bits: length in bits for one checked record, side information included; None where it does not apply to it.
         why: why a reader who knows W0 can rebuild dW: the proof that the count is valid, in a sentence.
-        assumptions: what must hold besides, one sentence each; they go into the bound.
+        assumptions: what must hold besides, as codes of ``theory.assumptions``; they go into the bound.
 
     Raises:
         TypeError, ValueError: if a field is missing its sense; the message names it.
@@ -38,13 +41,11 @@ class Description:
     def __post_init__(self) -> None:
         check_text("name", self.name)
         check_text("why", self.why)
-        if not callable(self.bits):
-            raise TypeError(f"bits must be a function of one record, got {type(self.bits).__name__}")
-        if not isinstance(self.assumptions, tuple) or not all(isinstance(text, str) for text in self.assumptions):
-            raise TypeError(f"assumptions must be a tuple of sentences, got {self.assumptions!r}")
+        check_codes("assumptions", self.assumptions)
 
 
-def gauge_fixed_numbers(*, out_features: int, in_features: int, rank: int) -> int:
+@checked
+def gauge_fixed_numbers(*, out_features: Count, in_features: Count, rank: Count) -> int:
     """Count the free numbers of a matrix of rank at most r: r (m + n - r).
 
     B A = (B M)(M^-1 A) for every invertible M; with r pivot columns P of the product spanning its columns,
@@ -65,21 +66,6 @@ def gauge_fixed_numbers(*, out_features: int, in_features: int, rank: int) -> in
     return rank * (in_features + out_features - rank)
 
 
-def log2_binomial(total: int, chosen: int) -> float:
-    """Return log2 of the number of ways to choose ``chosen`` of ``total``: the bits of a data-chosen set.
-
-    Raises:
-        ValueError: if ``chosen`` is not between 0 and ``total``.
-
-    >>> round(log2_binomial(768, 16), 1)
-    108.9
-    """
-    check_integer("total", total)
-    check_integer("chosen", chosen, minimum=0, maximum=total)
-    log_count = math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
-    return max(0.0, log_count / math.log(2))
-
-
 def _links_bits(record: UpdateRecord) -> float:
     return record["numbers_trained"] * record["bits"] + record["side_information_bits"]
 
@@ -96,7 +82,8 @@ def _gauge_fixed_bits(record: UpdateRecord) -> float | None:
     total_rank = record["links"] * (record["rank"] or 0)
     if not record["a_trained"] or record["numbers_trained"] == 0 or not 0 < total_rank <= min(rows, columns):
         return None
-    numbers = gauge_fixed_numbers(out_features=rows, in_features=columns, rank=total_rank)
+    beside = record["numbers_trained"] - total_rank * (rows + columns)
+    numbers = total_rank * (rows + columns - total_rank) + max(beside, 0)
     return numbers * record["bits"] + log2_binomial(columns, total_rank) + record["side_information_bits"]
 
 
@@ -110,12 +97,13 @@ SUPPORT = Description(
     name="support",
     bits=_support_bits,
     why="the merged update itself, all rows of the columns that can be nonzero",
-    assumptions=("the merged weights are stored in the stated bits",),
+    assumptions=(MERGED_STORED,),
 )
 
 GAUGE_FIXED = Description(
     name="gauge-fixed",
     bits=_gauge_fixed_bits,
-    why="where A was trained too dW = B A has rank at most R = links x rank: R (m + n - R) numbers and R pivot columns",
-    assumptions=("the update is quantised after its gauge is fixed, and that network is the one evaluated",),
+    why="where A was trained too dW is a function of B A, of rank at most R = links x rank, and of what was trained "
+    "beside it: R (m + n - R) numbers and R pivot columns of B A, and the numbers beside as they are",
+    assumptions=(GAUGE_FIRST,),
 )

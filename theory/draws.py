@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from theory.arguments import NonNegative, Whole, checked
+
 __all__ = ["draw_normal"]
 
 
-def draw_normal(*shape: int, key: str, std: float = 1.0) -> NDArray[np.float32]:
+@checked
+def draw_normal(*shape: Whole, key: str, std: NonNegative = 1.0) -> NDArray[np.float32]:
     r"""Draw independent normals from a key, :math:`x = \text{std}\,\Phi^{-1}((k + 1/2)\,2^{-52})`, k uniform.
 
     The integers are exact, and so are their midpoints at 52 bits (at 53 the last one would round to 1, a draw of
@@ -37,10 +40,6 @@ def draw_normal(*shape: int, key: str, std: float = 1.0) -> NDArray[np.float32]:
     >>> draw_normal(3, key="example").tolist()
     [0.39393338561058044, -0.8175742030143738, 0.2183721661567688]
     """
-    if any(size < 0 for size in shape):
-        raise ValueError(f"shape must hold sizes of at least 0, got {shape}")
-    if not 0 <= std < math.inf:
-        raise ValueError(f"std must be at least 0 and finite, got {std}")
     stream = np.random.PCG64(int.from_bytes(hashlib.sha256(key.encode()).digest(), "little"))
     middle = (np.asarray(stream.random_raw(math.prod(shape))) >> np.uint64(12)).astype(np.float64) + 0.5
     return (std * ndtri(middle * 2.0**-52)).astype(np.float32).reshape(shape)

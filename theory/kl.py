@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import xlogy
+
+from theory.arguments import Extendeds, Fractions, checked
+from theory.counting import upwards
 
 __all__ = ["binary_kl", "kl_lower", "kl_upper"]
 
 _HALVINGS = 64
-_TINY = 1e-300  # q ln(1 + d/q) is below 1e-297 there
 
 
-def _unit(name: str, value: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(value, dtype=np.float64)
-    wrong = ~((array >= 0) & (array <= 1))
-    if wrong.any():
-        raise ValueError(f"{name} must lie in [0, 1], got {array[wrong].flat[0]}; rescale the loss by its range first")
-    return array
-
-
-def binary_kl(q: ArrayLike, p: ArrayLike) -> NDArray[np.float64]:
+@checked
+def binary_kl(q: Fractions, p: Fractions) -> NDArray[np.float64]:
     r"""Relative entropy of two Bernoulli laws, in nats.
 
     .. math:: kl(q \| p) = q \ln\frac{q}{p} + (1-q) \ln\frac{1-q}{1-p}
@@ -38,19 +33,20 @@ def binary_kl(q: ArrayLike, p: ArrayLike) -> NDArray[np.float64]:
     >>> round(float(binary_kl(0.5, 0.25)), 6)
     0.143841
     """
-    q, p = np.broadcast_arrays(_unit("q", q), _unit("p", p))
+    q, p = np.broadcast_arrays(np.asarray(q, dtype=np.float64), np.asarray(p, dtype=np.float64))
     with np.errstate(divide="ignore"):
         return xlogy(q, q) - xlogy(q, p) + xlogy(1 - q, 1 - q) - xlogy(1 - q, 1 - p)
 
 
-def kl_upper(q: ArrayLike, budget: ArrayLike) -> NDArray[np.float64]:
+@checked
+def kl_upper(q: Fractions, budget: Extendeds) -> NDArray[np.float64]:
     r"""Return the largest mean that the budget cannot tell from the observed one.
 
     .. math:: kl^{-1}(q, c) = \sup\{p \in [q, 1] : kl(q \| p) \le c\}
 
     (Langford, JMLR 6, 2005). kl rises in p on [q, 1], so bisection converges; it runs on the distance
     d = p - q, where kl = -q ln(1 + d/q) - (1-q) ln(1 - d/(1-q)) loses only about 1e-16 of p to
-    rounding, and it returns the upper end of the last bracket, so that rounding favours validity.
+    rounding, and it returns the upper end of the last bracket, rounded up, so that rounding favours validity.
 
     Args:
         q: observed mean, in [0, 1].
@@ -67,22 +63,23 @@ def kl_upper(q: ArrayLike, budget: ArrayLike) -> NDArray[np.float64]:
     >>> kl_upper([0.1, 0.5], 0.02).round(4)
     array([0.1704, 0.599 ])
     """
-    q, budget = np.broadcast_arrays(_unit("q", q), np.asarray(budget, dtype=np.float64))
-    if not (budget >= 0).all():
-        raise ValueError(f"budget must be nats of at least 0, got {budget[~(budget >= 0)].flat[0]}")
+    q, budget = np.broadcast_arrays(np.asarray(q, dtype=np.float64), np.asarray(budget, dtype=np.float64))
     low, high = np.zeros_like(q), 1 - q
-    safe_q, safe_rest = np.maximum(q, _TINY), np.maximum(1 - q, _TINY)
+    rest = np.maximum(high, np.finfo(np.float64).tiny)
     for _ in range(_HALVINGS):
         distance = (low + high) / 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spent = -q * np.log1p(distance / safe_q) - (1 - q) * np.log1p(-distance / safe_rest)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            ratio = distance / q
+            grown = np.where(np.isinf(ratio), np.log(distance) - np.log(q), np.log1p(ratio))
+            spent = -np.where(q == 0, 0.0, q * grown) - (1 - q) * np.log1p(-distance / rest)
         inside = spent < budget
         low, high = np.where(inside, distance, low), np.where(inside, high, distance)
-    result: NDArray[np.float64] = np.minimum(q + high, 1.0)
+    result: NDArray[np.float64] = np.where(budget == 0, q, np.minimum(upwards(q + high), 1.0))
     return result
 
 
-def kl_lower(q: ArrayLike, budget: ArrayLike) -> NDArray[np.float64]:
+@checked
+def kl_lower(q: Fractions, budget: Extendeds) -> NDArray[np.float64]:
     r"""Return the smallest mean that the budget cannot tell from the observed one.
 
     .. math:: \inf\{p \in [0, q] : kl(q \| p) \le c\} = 1 - kl^{-1}(1 - q, c)
@@ -102,4 +99,8 @@ def kl_lower(q: ArrayLike, budget: ArrayLike) -> NDArray[np.float64]:
     >>> float(kl_lower(0.25, 0.0))
     0.25
     """
-    return 1 - kl_upper(1 - _unit("q", q), budget)
+    q, budget = np.broadcast_arrays(np.asarray(q, dtype=np.float64), np.asarray(budget, dtype=np.float64))
+    result: NDArray[np.float64] = np.where(
+        budget == 0, q, np.maximum(np.nextafter(1 - kl_upper(1 - q, budget), -1), 0.0)
+    )
+    return result

@@ -11,10 +11,11 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from theory.checks import check_integer
-from theory.heads import HasModules, head_modules, is_inside, trained_heads
+from theory.arguments import Count, checked
+from theory.checks import check_integer, shown
+from theory.heads import HasModules, head_modules, is_inside, is_trained_in_full, trained_heads
 
 __all__ = [
     "MODELS",
@@ -30,8 +31,8 @@ __all__ = [
 ]
 
 TargetModules = str | Sequence[str]
-Layers = Iterable["LayerShape"] | Iterable[tuple[str, int, int]] | Iterable[tuple[int, int]]
 
+_SIZES = ("out_features", "in_features")
 _ENTRIES = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
 
 MODELS: dict[str, dict[str, Any]] = {key: entry["config"] for key, entry in _ENTRIES.items()}
@@ -41,6 +42,7 @@ MODEL_NAMES: dict[str, str] = {key: entry["name"] for key, entry in _ENTRIES.ite
 """Their names as tables and figures show them."""
 
 
+@checked
 @dataclass(frozen=True)
 class LayerShape:
     """Shape of one weight matrix W: ``out_features`` rows, ``in_features`` columns, as in ``torch.nn.Linear``.
@@ -50,17 +52,25 @@ class LayerShape:
     """
 
     name: str
-    out_features: int
-    in_features: int
-
-    def __post_init__(self) -> None:
-        check_integer(f"out_features of layer {self.name!r}", self.out_features)
-        check_integer(f"in_features of layer {self.name!r}", self.in_features)
+    out_features: Count
+    in_features: Count
 
     @property
     def size(self) -> int:
         """Number of entries, m n."""
         return self.out_features * self.in_features
+
+
+class _Shapes:
+    """The kind of an argument that holds layers, however they are given."""
+
+    def __call__(self, name: str, value: Any) -> tuple[LayerShape, ...]:
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            raise TypeError(f"{name} must be a list of layers, got {shown(value)} of type {type(value).__name__}")
+        return _shapes(name, value)
+
+
+Layers = Annotated[Iterable[LayerShape] | Iterable[tuple[str, int, int]] | Iterable[tuple[int, int]], _Shapes()]
 
 
 QUERY_VALUE = {
@@ -96,6 +106,7 @@ those of ``in_proj`` past the module that holds them, and with them past an adap
 """
 
 
+@checked
 def for_model(key: str, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
     """Return the adapted matrices of one of the paper's ten models.
 
@@ -115,6 +126,7 @@ def for_model(key: str, *, target_modules: TargetModules | None = None) -> tuple
     return from_config(MODELS[key], target_modules=target_modules)
 
 
+@checked
 def from_config(config: object, *, target_modules: TargetModules | None = None) -> tuple[LayerShape, ...]:
     """Return the adapted matrices of the base model that a transformers config describes.
 
@@ -141,6 +153,7 @@ def from_config(config: object, *, target_modules: TargetModules | None = None) 
     return select(builders[model_type](config), QUERY_VALUE[model_type] if target_modules is None else target_modules)
 
 
+@checked
 def from_module(
     module: HasModules, *, target_modules: TargetModules | None = None, trained_in_full: Iterable[str] | None = None
 ) -> tuple[LayerShape, ...]:
@@ -155,22 +168,24 @@ def from_module(
         module: anything with ``named_modules()``; a meta-device module will do.
         target_modules: see ``for_model``; by default query and value where ``module.config.model_type`` is
             known, else ``"all-linear"``.
-        trained_in_full: names of the modules trained in full beside the adapter; None takes the model's head, but a
-            language model's.
+        trained_in_full: names, or their endings, of the modules trained in full beside the adapter; None takes the
+            model's head, but a language model's.
 
     Raises:
         TypeError: if it has no ``named_modules``.
         ValueError: if nothing matches.
     """
-    excluded = trained_heads(module) if trained_in_full is None else tuple(trained_in_full)
-    if target_modules is None or str(target_modules).lower() == "all-linear":
-        excluded += head_modules(module)
+    full = trained_heads(module) if trained_in_full is None else tuple(trained_in_full)
+    every = target_modules is None or str(target_modules).lower() == "all-linear"
+    heads = head_modules(module) if every else ()
     if target_modules is None:
         model_type = getattr(getattr(module, "config", None), "model_type", "")
         target_modules = QUERY_VALUE.get(model_type, "all-linear")
-    return select((layer for layer in _linear_layers(module) if not is_inside(layer.name, excluded)), target_modules)
+    layers = (one for one in _linear_layers(module) if not is_trained_in_full(one.name, full))
+    return select((layer for layer in layers if not is_inside(layer.name, heads)), target_modules)
 
 
+@checked
 def from_list(shapes: Layers) -> tuple[LayerShape, ...]:
     """Return layers given by hand as (name, out_features, in_features) or (out_features, in_features).
 
@@ -180,20 +195,29 @@ def from_list(shapes: Layers) -> tuple[LayerShape, ...]:
     >>> from_list([(4, 8), ("head", 2, 4)])[0]
     LayerShape(name='layer.0', out_features=4, in_features=8)
     """
+    return _shapes("shapes", shapes)
+
+
+def _shapes(name: str, shapes: Iterable[Any]) -> tuple[LayerShape, ...]:
     layers = []
     for position, shape in enumerate(shapes):
         if isinstance(shape, LayerShape):
             layers.append(shape)
         elif isinstance(shape, (tuple, list)) and len(shape) in (2, 3):
-            name, rows, columns = shape if len(shape) == 3 else (f"layer.{position}", *shape)
-            layers.append(LayerShape(str(name), rows, columns))
+            label, rows, columns = shape if len(shape) == 3 else (f"layer.{position}", *shape)
+            if not isinstance(label, str):
+                raise TypeError(f"{name}[{position}] must begin with a name where it holds three, got {shown(shape)}")
+            pairs = zip(_SIZES, (rows, columns), strict=True)
+            sizes = (check_integer(f"{size} of {name}[{position}] ({label!r})", number) for size, number in pairs)
+            layers.append(LayerShape(label, *sizes))
         else:
-            raise ValueError(f"layers must hold (name, out_features, in_features), got {shape!r} at {position}")
+            raise ValueError(f"{name} must hold (name, out_features, in_features), got {shown(shape)} at {position}")
     if not layers:
-        raise ValueError("layers must hold at least one layer, got none")
+        raise ValueError(f"{name} must hold at least one layer, got none")
     return tuple(layers)
 
 
+@checked
 def select(layers: Iterable[LayerShape], target_modules: TargetModules) -> tuple[LayerShape, ...]:
     """Keep the layers that PEFT's ``target_modules`` would match.
 
@@ -216,6 +240,7 @@ def select(layers: Iterable[LayerShape], target_modules: TargetModules) -> tuple
     return kept
 
 
+@checked
 def is_target(name: str, target_modules: TargetModules) -> bool:
     """Whether PEFT's ``target_modules`` match the dotted name of a linear layer.
 
@@ -231,9 +256,10 @@ def is_target(name: str, target_modules: TargetModules) -> bool:
     (True, False, True)
     """
     if isinstance(target_modules, str):
-        return target_modules.lower() == "all-linear" or re.fullmatch(target_modules, name) is not None
-    if not all(isinstance(target, str) for target in target_modules):
-        raise TypeError(f"target_modules must be a string or a list of strings, got {target_modules!r}")
+        try:
+            return target_modules.lower() == "all-linear" or re.fullmatch(target_modules, name) is not None
+        except re.error as error:
+            raise ValueError(f"target_modules must be a regular expression, got {target_modules!r}: {error}") from None
     return any(name == target or name.endswith(f".{target}") for target in target_modules)
 
 

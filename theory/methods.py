@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from theory.arguments import Count, Positive, checked
 from theory.checks import check_choice, check_number, check_text
 from theory.descriptions import GAUGE_FIXED, LINKS, SUPPORT, Description
 from theory.registry import Registry, check_reference
@@ -33,6 +34,7 @@ Selector = Literal["none", "gaussian", "window", "random", "circulant", "shuffle
 _COLUMN_SELECTORS = ("window", "random", "circulant", "shuffled")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """What methods share that change W in one form: how the change is described, and the code that makes it.
@@ -74,6 +76,7 @@ COLUMNS = Family(name="columns", hooks="adapters.columns:COLUMNS", descriptions=
 """Columns of W, on this project's tuner."""
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """One adaptation method, as plain data.
@@ -110,7 +113,7 @@ class Method:
     family: Family
     chained: bool = False
     in_place: bool = False
-    lr_ratio: float = 1.0
+    lr_ratio: Positive = 1.0
     beside: Callable[..., int] | None = None
 
     def __post_init__(self) -> None:
@@ -151,7 +154,8 @@ class Method:
         """Whether a link changes at most r columns of W."""
         return self.selector in _COLUMN_SELECTORS
 
-    def numbers_trained(self, *, out_features: int, in_features: int, rank: int, links: int = 1) -> int:
+    @checked
+    def numbers_trained(self, *, out_features: Count, in_features: Count, rank: Count, links: Count = 1) -> int:
         """Numbers trained in one layer over the whole run, as Table 1 of arXiv:2606.13767 counts them.
 
         Args:
@@ -225,17 +229,18 @@ def method_keys() -> tuple[str, ...]:
     return tuple(METHODS)
 
 
-def get_method(key: str) -> Method:
+@checked
+def get_method(method: str) -> Method:
     """Look a method up by its key.
 
     Raises:
-        TypeError: if ``key`` is not a string.
+        TypeError: if ``method`` is not a string.
         ValueError: if no method has that key; the message lists the keys.
 
     >>> get_method("cla").name
     'cLA'
     """
-    return METHODS.get_named(key)
+    return METHODS.get_named(method)
 
 
 def families() -> dict[str, Family]:

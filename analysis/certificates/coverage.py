@@ -24,11 +24,12 @@ from theory.certificates import (
     subsampled_bound,
 )
 from theory.checks import check_integer, check_probability
+from theory.records import Bound
 
 __all__ = ["coverage_table"]
 
 _WORDS, _BITS, _EXAMPLES = 16, 4, 500
-Worlds = tuple[NDArray[np.float64], NDArray[np.float64]]
+Worlds = tuple[Bound | NDArray[np.float64], NDArray[np.float64]]
 
 
 def _best(rng: np.random.Generator, experiments: int, risk: float, n: int = _EXAMPLES) -> NDArray[np.float64]:
@@ -92,14 +93,14 @@ def _folds(rng: np.random.Generator, experiments: int, delta: float) -> Worlds:
     half = _EXAMPLES // 2
     on_fold = np.stack([errors[:, 1, :half].mean(axis=-1), errors[:, 2, half:].mean(axis=-1)], axis=1)
     bound = fold_bound(on_fold, bits=2, fold_sizes=[half, half], delta=delta)
-    return bound[:, 1], np.full(experiments, risks[2])
+    return np.asarray(bound.value)[:, 1], np.full(experiments, risks[2])
 
 
 def _recursive(rng: np.random.Generator, experiments: int, delta: float) -> Worlds:
     errors, risks = _chain(rng, experiments)
     half = _EXAMPLES // 2
     bound = recursive_bound(errors, bits=[2, 2], fold_sizes=[half, half], delta=delta)
-    return bound[:, 2], np.full(experiments, risks[2])
+    return np.asarray(bound.value)[:, 2], np.full(experiments, risks[2])
 
 
 def _disagreement(rng: np.random.Generator, experiments: int, delta: float) -> Worlds:
@@ -143,7 +144,8 @@ def coverage_table(*, experiments: int = 2000, delta: float = 0.1, seed: int = 0
     delta = check_probability("delta", delta)
     rows = []
     for position, (name, simulate) in enumerate(_CERTIFICATES.items()):
-        bound, truth = simulate(np.random.default_rng([seed, position]), experiments, delta)
+        found, truth = simulate(np.random.default_rng([seed, position]), experiments, delta)
+        bound = np.asarray(found.value if isinstance(found, Bound) else found)
         rate, ratio = float((bound < truth).mean()), float(np.median(bound / truth))
         rows.append((name, experiments, delta, rate, ratio))
     return pd.DataFrame(rows, columns=["certificate", "experiments", "delta", "violation_rate", "bound_over_truth"])

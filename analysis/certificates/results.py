@@ -95,5 +95,5 @@ def _bound(certificate: Mapping[str, Any], *, bits: float | None = None, example
             bits=c["code"]["bits"] if bits is None else bits,
             num_examples=examples * c["data"]["num_examples"],
             delta=c["delta"],
-        )
+        ).value
     )

@@ -95,11 +95,11 @@ def all_bounds(
     return {
         "zero_one": {
             "empirical": errors / n,
-            "bound": float(occam_bound(min(errors + slack, n) / n, bits=bits, num_examples=n, delta=delta)),
+            "bound": float(occam_bound(min(errors + slack, n) / n, bits=bits, num_examples=n, delta=delta).value),
         },
         "cross_entropy": {
             "empirical": float(smoothed.empirical),
-            "bound": float(smoothed.bound),
+            "bound": float(smoothed.bound.value),
             "alpha": float(smoothed.alpha),
             "range": [float(low), float(high)],
             "unit": "nats",
@@ -173,7 +173,7 @@ def full_precision_bound(disagreements: int, errors: int, *, bits: int, task: Ta
     n, m = len(task.train), len(task.heldout)
     surrogate = occam_bound(min(errors + slack, n) / n, bits=bits, num_examples=n, delta=delta / 2)
     disagreement = min(disagreements + slack, m) / m
-    return float(disagreement_bound(surrogate, disagreement, num_unlabelled=m, delta=delta / 2))
+    return float(disagreement_bound(surrogate, disagreement, num_unlabelled=m, delta=delta / 2).value)
 
 
 def heldout_predictions(subspace: Subspace, values: Mapping[str, Any], task: Task) -> np.ndarray:

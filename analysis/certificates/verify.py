@@ -76,7 +76,7 @@ def verify(certificate: Mapping[str, Any], task: Task) -> list[Check]:
     losses measured, and the bound computed anew. It must not exceed the one that is stated.
 
     Args:
-        certificate: from :func:`certify`.
+        certificate: from :func:`analysis.certificates.certify`.
         task: the same data and base model; examples that the certificate dropped are dropped here too.
 
     Returns:

@@ -10,6 +10,8 @@ import theory
 from analysis import records, studies, tasks
 from theory.defaults import BITS, NUM_LINKS, RANK
 
+_SHOWN = ("method", "bound", "gap", "risk", "confidence", "vacuous", "bits", "assumptions")
+
 HELP = "evaluate every generalization bound, before training or from what a run really trained"
 
 
@@ -53,7 +55,8 @@ def main(args: argparse.Namespace) -> int:
     if args.results is not None:
         return _write_results(args)
     frame = _frame(args)
-    shown = frame[["method", "bound", "value", "bits", "vacuous"]] if "method" in frame else frame.iloc[:, :9]
+    kept = [name for name in _SHOWN if name in frame]
+    shown = frame[kept]
     print(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     print(f"n = {args.n}, sigma = {args.sigma:g}; in expectation over the sample; vacuous: not below the loss's range")
     if args.json is not None:

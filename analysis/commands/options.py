@@ -1,17 +1,26 @@
-"""Command-line options of a run, shared by ``run``, ``sweep`` and ``masks``."""
+"""Command-line options of a run, shared by ``run``, ``sweep`` and ``masks``, and of what is looked at."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import theory
 from analysis import runs, tasks
 from theory.defaults import METHOD, RANK
 
-__all__ = ["add_method_axes", "add_run_options", "run_values", "whole_numbers"]
+__all__ = [
+    "add_data_options",
+    "add_method_axes",
+    "add_run_options",
+    "add_subjects",
+    "run_values",
+    "subjects",
+    "whole_numbers",
+]
 
 _KINDS = ("image-classification", "text-classification", "multiple-choice", "regression", "causal-lm")
 
@@ -34,6 +43,50 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
         fill(add)
 
 
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a run that say what data it reads and what model's tokens it becomes."""
+    _add_data(parser.add_argument_group("data and model").add_argument)
+
+
+def add_subjects(parser: argparse.ArgumentParser, *, what: str = "folders of runs that kept their weights") -> None:
+    """Add what is looked at: finished runs, or anyone's model with its adapters or checkpoints, and data."""
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help=what)
+    parser.add_argument(
+        "--adapter", nargs="+", default=[], metavar="FOLDER", help="PEFT adapters on --model, each looked at"
+    )
+    parser.add_argument(
+        "--checkpoints", nargs="+", default=[], metavar="FOLDER",
+        help="one training's checkpoints on --model, oldest first (PEFT's or whole models): the last is looked at",
+    )  # fmt: skip
+    add_data_options(parser)
+    parser.set_defaults(task="custom")
+
+
+def subjects(args: argparse.Namespace) -> Iterable[Path | runs.LoadedRun]:
+    """Return the runs, or load the models, that the options name.
+
+    Raises:
+        ValueError: if they name neither or both.
+    """
+    foreign = bool(args.adapter or args.checkpoints)
+    if bool(args.runs) == foreign:
+        raise ValueError("give folders of runs, or --model with --adapter or --checkpoints, and --data")
+    if args.runs:
+        return args.runs
+    if args.model is None:
+        raise ValueError("--adapter and --checkpoints need --model, the base: a local folder or a hub id")
+    values = run_values(args)
+    names = {item.name for item in dataclasses.fields(tasks.DataOptions)}
+    return runs.load_models(
+        args.model,
+        adapters=args.adapter,
+        checkpoints=args.checkpoints,
+        task=args.task,
+        data=args.data,
+        options=tasks.DataOptions(**{name: value for name, value in values.items() if name in names}),
+    )
+
+
 def _add_data(add: Callable[..., None]) -> None:
     add("--task", default="digits", help=_task_help())
     add("--data", help="a preset's folder in its publisher's format; for custom a file, folder or hub id")
@@ -47,7 +100,17 @@ def _add_data(add: Callable[..., None]) -> None:
     add("--text-pair", help="column of the second text")
     add("--label", help="column of the label (of the target text, for causal-lm)")
     add("--choices", nargs="+", help="columns of the choices (multiple-choice)")
-    add("--encoding", default="utf-8", help="encoding of local text files (default: utf-8)")
+    add("--encoding", default="utf-8", help="encoding of local text files (default: utf-8; a byte-order mark is found)")
+    add("--separator", help="between the fields of local text files (default: found by the columns' names)")
+    add("--quoting", choices=("double", "none"), help="whether quotation marks quote (default: not beside tabs)")
+    add(
+        "--missing",
+        default="refuse",
+        choices=("refuse", "drop", "keep"),
+        help="rows that lack a label or text; keep takes -1 and - for classes (default: refuse)",
+    )
+    add("--strict", action="store_true", help="refuse what the data report warns about")
+    add("--stratify", action="store_true", help="draw splits and subsamples with the classes' shares")
     add("--heldout-share", type=float, default=0.2, help="held-out share where there is no split (default: 0.2)")
     add(
         "--label-range",
@@ -65,6 +128,7 @@ def _add_method(add: Callable[..., None]) -> None:
     add("--links", type=int, help="chain length (default: the settings' for chained methods)")
     add("--lr-ratio", type=float, help="lr_B / lr_A (default: 16 for lora+)")
     add("--target-modules", nargs="+", help="adapted modules (default: query and value)")
+    add("--layers", nargs="+", type=int, help="blocks that are adapted, counted from 0 (default: all)")
     add(
         "--chain-schedule",
         default="run",
@@ -86,11 +150,13 @@ def _add_training(add: Callable[..., None]) -> None:
     add("--max-grad-norm", type=float, default=1.0, help="gradient clipping (default: 1)")
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="autocast; weights stay fp32")
     add("--gradient-checkpointing", action="store_true", help="recompute activations in the backward pass")
+    add("--packing", action="store_true", help="several examples of a causal-lm task in one sequence")
     add("--select", default="last", choices=("last", "best"), help="best: on a split carved from train")
     add("--selection-share", type=float, default=0.1, help="share carved out under --select best")
 
 
 def _add_kept(add: Callable[..., None]) -> None:
+    add("--generate", type=int, default=0, metavar="N", help="continue N held-out prompts: exact match and BLEU")
     add("--save-adapter", action="store_true", help="keep the trained weights (safetensors)")
     add("--save-checkpoints", type=int, default=0, metavar="N", help="keep N evenly spaced snapshots")
     add("--checkpoint-every", type=int, default=0, metavar="STEPS", help="resumable checkpoints of a long run")
@@ -122,7 +188,7 @@ def run_values(args: argparse.Namespace) -> dict[str, Any]:
     """Return the parsed options as values of a :class:`analysis.runs.config.RunConfig`."""
     names = {item.name for item in (*dataclasses.fields(runs.RunConfig), *dataclasses.fields(tasks.DataOptions))}
     values = {name: value for name, value in vars(args).items() if name in names}
-    for name in ("choices", "target_modules", "label_range"):
+    for name in ("choices", "target_modules", "layers", "label_range"):
         if values.get(name) is not None:
             values[name] = tuple(values[name])
         elif name == "choices":

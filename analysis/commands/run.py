@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from analysis import records, runs, statistics, tasks
 from analysis.commands.options import add_run_options, run_values
@@ -42,6 +43,9 @@ def main(args: argparse.Namespace) -> int:
     tasks.check_places(args.task, data=args.data, model=args.model)
     first = runs.is_first_process()
     finished, failures = [], []
+    report = runs.data_report(run_values(args), seed=args.first_seed)
+    if first:
+        print("".join(f"data: {line}\n" for line in report.lines()), end="", flush=True)
     for one in runs.run_seeds(
         run_values(args),
         seeds=range(args.first_seed, args.first_seed + args.seeds),
@@ -49,22 +53,40 @@ def main(args: argparse.Namespace) -> int:
         again=args.again,
         progress=not args.quiet,
         report_to=args.report_to,
+        announce=_tell if first else None,
     ):
         if one.record is None:
             failures.append(one.failure)
             print(f"seed {one.seed}: failed: {one.failure}", file=sys.stderr)
             continue
+        if one.known and one.seed == args.first_seed:
+            _check_known(one.record, report.content, one.folder)
         finished.append(one.record)
         if first:
             notes = [] if finished[1:] else one.record["task"]["notes"]
             print("".join(f"note: {note}\n" for note in notes), end="")
             print(_line(one.seed, one.record) + (" (recorded already)" if one.known else ""), flush=True)
             print(f"  {one.folder}", flush=True)
+            for sample in one.record.get("generation", {}).get("samples", [])[:2]:
+                print(f"  {sample['prompt']!r} -> {sample['written']!r}", flush=True)
     if len(finished) > 1 and first:
         _print_mean(finished)
     if failures:
         raise records.RunFailure(f"{len(failures)} of {args.seeds} runs failed; the first: {failures[0]}")
     return 0
+
+
+def _check_known(record: dict, content: str, folder: Path) -> None:
+    recorded = record.get("data", {}).get("content", content)  # earlier records do not say
+    if recorded != content:
+        raise ValueError(
+            f"run {str(folder)!r} was made on other data ({recorded}, now {content}) in files of the same names and "
+            "sizes; give --again to run it again"
+        )
+
+
+def _tell(line: str) -> None:
+    print(f"before training: {line}", flush=True)
 
 
 def _print_mean(finished: list[dict]) -> None:
@@ -80,6 +102,10 @@ def _line(seed: int, record: dict) -> str:
     parts = [f"seed {seed}: {name} {float(record['metrics'][name]):.4f}"]
     for loss, gap in record["generalization"].items():
         parts.append(f"G {loss} {float(gap['value']):.4f} [{float(gap['low']):.4f}, {float(gap['high']):.4f}]")
+    written = record.get("generation")
+    if written is not None:
+        parts.append(f"exact match {float(written['exact_match']):.3f} and BLEU {float(written['bleu']):.1f} of "
+                     f"{written['prompts']} prompts")  # fmt: skip
     timing = record["timing"]
     parts.append(f"{timing['steps']} steps of {float(timing['seconds_per_step']):.4f} s")
     return ", ".join(parts)

@@ -16,5 +16,6 @@ from .sharpness import expected_rise as expected_rise
 from .sharpness import mean_rise as mean_rise
 from .sharpness import worst_rise as worst_rise
 from .spaces import SpaceName as SpaceName
+from .spaces import model_state as model_state
 from .spaces import parameter_space as parameter_space
 from .surface import Landscape as Landscape

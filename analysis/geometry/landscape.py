@@ -29,15 +29,14 @@ from analysis.geometry.directions import (
     Normalization,
     check_direction,
     cosine,
-    difference,
     norm,
     normalize,
-    principal_directions,
     random_direction,
 )
-from analysis.geometry.objective import Data, Loss, Objective
-from analysis.geometry.points import Evaluated, Evaluation, evaluate_points
-from analysis.geometry.spaces import Space, SpaceName, parameter_space
+from analysis.geometry.objective import Data, Loss, Objective, check_start
+from analysis.geometry.points import Evaluated, Evaluation, combine, evaluate_points
+from analysis.geometry.spaces import Space, SpaceName, parameter_space, trained_beside
+from analysis.geometry.states import CheckpointPath, State, between, checkpoint_path
 from analysis.geometry.surface import Landscape
 
 __all__ = ["Landscape", "interpolate", "line", "plane"]
@@ -54,9 +53,9 @@ def plane(
     space: SpaceName = "adapter",
     names: Iterable[str] | None = None,
     normalization: Normalization = "filter",
-    checkpoints: Sequence[Mapping[str, Tensor]] | None = None,
-    steps: int = 25,
-    radius: float | None = None,
+    checkpoints: Sequence[State] | None = None,
+    steps: int | tuple[int, int] = 25,
+    radius: float | tuple[float, float] | None = None,
     seed: int = 0,
     title: str = "",
     evaluation: Evaluation | None = None,
@@ -75,10 +74,12 @@ def plane(
         space: ``"adapter"``, ``"merged"`` or ``"full"`` (`analysis.geometry.spaces.parameter_space`).
         names: restrict the space to these parameters.
         normalization: ``"filter"``, ``"layer"`` or ``"none"``; PCA directions are orthonormal and stay so.
-        checkpoints: for PCA: states of the space's parameters, oldest first; the last must be the model's own.
-        steps: points per axis, odd so that the centre is on the grid.
+        checkpoints: for PCA: models or states (`analysis.geometry.spaces.model_state`), oldest first; the last must be
+            the model's own. The plane is that of the space's parameters; each checkpoint's own loss is measured with
+            all that its state holds.
+        steps: points per axis, odd so that the centre is on the grid; or two numbers, along x and y.
         radius: half-width in units of the directions; None is 1 for random directions, and what shows the whole
-            path for PCA.
+            path for PCA; or two numbers.
         seed: of random directions and of the Chebyshev check.
         title: a label for figures.
         evaluation: how the losses are evaluated: the walk or interpolation, chunks, workers, progress.
@@ -92,27 +93,26 @@ def plane(
             zero direction, an even number of steps, a radius that is not positive.
     """
     _check_grid(steps, radius)
-    objective = Objective(model, data, loss=loss)
     moved = parameter_space(model, space, names=names)
-    path: np.ndarray = np.zeros((0, 2))
-    explained: tuple[float, ...] = ()
+    objective = Objective(model, data, loss=loss, space=moved)
+    path = CheckpointPath()
     if isinstance(directions, str) and directions == "pca":
-        _check_last(checkpoints, moved)
-        principal = principal_directions(checkpoints or [])
-        pair, path, explained = list(principal.directions), principal.path, principal.explained
-        normalization = "none"
-        radius = radius if radius is not None else 1.15 * float(np.abs(path).max())
+        path = checkpoint_path(objective, moved, checkpoints, names)
+        pair, normalization = list(path.directions), "none"
+        radius = radius if radius is not None else 1.15 * float(np.abs(path.coordinates).max())
     else:
         pair = _two_directions(directions, moved, normalization, seed)
-    radius = 1.0 if radius is None else radius
-    axis = np.linspace(-radius, radius, steps)
-    axis[steps // 2] = 0.0
-    result = _evaluate(objective, moved, pair, [axis, axis], evaluation, seed)
+    how = Evaluation() if evaluation is None else evaluation
+    axes = _axes(steps, 1.0 if radius is None else radius)
+    result = _evaluate(objective, moved, pair, axes, how, seed)
+    values, own = result.losses.reshape(len(axes[1]), len(axes[0])), objective()
+    if how.method != "chebyshev" and how.buffers == "moved":
+        check_start(float(values[len(axes[1]) // 2, len(axes[0]) // 2]), own, moved)
     return Landscape(
-        values=result.losses.reshape(steps, steps),
-        x=axis,
-        y=axis,
-        center_loss=objective(),
+        values=values,
+        x=axes[0],
+        y=axes[1],
+        center_loss=own,
         space=space,
         normalization=normalization,
         directions=directions if isinstance(directions, str) else "given",
@@ -120,11 +120,15 @@ def plane(
         center_norm=moved.norm,
         direction_cosine=cosine(*pair),
         method=result.method,
-        evaluations=result.evaluations,
+        evaluations=result.evaluations + len(path.losses),
         error=result.error,
         note=result.note,
-        path=path,
-        explained=explained,
+        path=path.coordinates,
+        path_losses=path.losses,
+        path_distances=path.distances,
+        explained=path.explained,
+        fixed=tuple(trained_beside(model, moved)),
+        buffers=how.buffers,
         seed=seed if directions == "random" else None,
         title=title,
     )
@@ -151,20 +155,23 @@ def line(
         ValueError: as `plane`.
     """
     _check_grid(steps, radius)
-    objective = Objective(model, data, loss=loss)
     moved = parameter_space(model, space, names=names)
+    objective = Objective(model, data, loss=loss, space=moved)
     if isinstance(direction, str):
         only = _two_directions(direction, moved, normalization, seed)[0]
     else:
         check_direction(direction, moved)
         only = normalize(direction, moved, normalization)
-    axis = np.linspace(-radius, radius, steps)
-    axis[steps // 2] = 0.0
-    result = _evaluate(objective, moved, [only], [axis], evaluation, seed)
+    how = Evaluation() if evaluation is None else evaluation
+    axis = _axes(steps, radius)[0]
+    result = _evaluate(objective, moved, [only], [axis], how, seed)
+    own = objective()
+    if how.method != "chebyshev" and how.buffers == "moved":
+        check_start(float(result.losses[len(axis) // 2]), own, moved)
     return Landscape(
         values=result.losses,
         x=axis,
-        center_loss=objective(),
+        center_loss=own,
         space=space,
         normalization=normalization,
         directions=direction if isinstance(direction, str) else "given",
@@ -174,6 +181,8 @@ def line(
         evaluations=result.evaluations,
         error=result.error,
         note=result.note,
+        fixed=tuple(trained_beside(model, moved)),
+        buffers=how.buffers,
         seed=seed if isinstance(direction, str) else None,
         title=title,
     )
@@ -183,8 +192,8 @@ def interpolate(
     model: nn.Module,
     data: Data,
     *,
-    start: Mapping[str, Tensor],
-    end: Mapping[str, Tensor],
+    start: State,
+    end: State,
     loss: Loss | None = None,
     space: SpaceName = "adapter",
     steps: int = 41,
@@ -195,12 +204,15 @@ def interpolate(
     r"""Measure the loss on the straight line :math:`(1 - t) \theta_0 + t \theta_1` between two states.
 
     Source: Goodfellow et al., arXiv:1412.6544. Two adapters of one base are compared in adapter space (where
-    their gauge matters) or, as merged weights, in merged space.
+    their gauge matters) or, as merged weights, in merged space. All that the two states hold goes along the line: the
+    space's parameters, modules trained beside the adapter, biases, running statistics; so both ends are the models
+    they name. What training changed and the states do not hold stays as the model has it, and is named.
 
     Args:
         model: the module both states belong to.
         data: as in `plane`.
-        start: the space's parameter names -> tensors, at t = 0 (merged space: merged weights).
+        start: at t = 0: a model like ``model``; or names -> tensors, of the space (merged space: merged weights) and
+            of any other parameter or float buffer, a whole state dict for one.
         end: the same at t = 1.
         loss: as in `plane`.
         space: as in `plane`.
@@ -210,34 +222,43 @@ def interpolate(
         evaluation: as in `plane`; every point is evaluated, so not by ``"chebyshev"``.
 
     Returns:
-        A line; ``x`` is t, ``center_loss`` the loss at t = 0.
+        A line; ``x`` is t, ``center_loss`` and ``path_losses`` the losses at the ends: a model's own where one
+            is given.
 
     Raises:
-        ValueError: if the states do not have the space's names and shapes, or are the same point, or the
-            evaluation interpolates.
+        ValueError: if the states do not have the space's names and shapes, or are the same point, the evaluation
+            interpolates, or an end does not have the loss of the model that was given for it.
     """
     if steps < 2 or margin < 0:
         raise ValueError(f"steps must be at least 2 and margin at least 0, got {steps} and {margin}")
-    moved = parameter_space(model, space, names=list(start))
-    direction = difference(start, end)
-    check_direction(direction, moved, label="the difference of the two states")
-    offsets = difference(moved.center, start)
-    from_start = Space(name=moved.name, start=moved.move(offsets), center=dict(start), filter_dim=moved.filter_dim)
-    objective = Objective(model, data, loss=loss)
+    how = Evaluation() if evaluation is None else evaluation
+    from_start, direction, fixed = between(model, space, start, end)
+    objective = Objective(model, data, loss=loss, space=from_start)
     axis = np.linspace(-margin, 1 + margin, steps)
-    result = evaluate_points(objective, from_start, [direction], axis[:, None], evaluation=evaluation or Evaluation())
+    ends = []
+    for t, given in ((0.0, start), (1.0, end)):
+        found = objective(from_start.move(combine([direction], [t])))
+        own = Objective(given, data, loss=loss)() if isinstance(given, nn.Module) else found
+        check_start(found, own, from_start, where=f"t = {t:.0f}")
+        ends.append(own)
+    result = evaluate_points(objective, from_start, [direction], axis[:, None], evaluation=how)
     return Landscape(
         values=result.losses,
         x=axis,
-        center_loss=objective(from_start.start),
+        center_loss=ends[0],
         space=space,
         normalization="none",
         directions="interpolation",
         direction_norms=(norm(direction),),
         center_norm=from_start.norm,
         method=result.method,
-        evaluations=result.evaluations,
+        evaluations=result.evaluations + 2,
         note=result.note,
+        path=np.array([[0.0], [1.0]]),
+        path_losses=tuple(ends),
+        path_distances=(0.0, 0.0),
+        fixed=fixed,
+        buffers=how.buffers,
         title=title,
     )
 
@@ -247,10 +268,9 @@ def _evaluate(
     space: Space,
     pair: Sequence[Direction],
     axes: Sequence[np.ndarray],
-    evaluation: Evaluation | None,
+    how: Evaluation,
     seed: int,
 ) -> Evaluated:
-    how = Evaluation() if evaluation is None else evaluation
     if how.method != "chebyshev":
         return evaluate_points(objective, space, pair, grid_points(axes), evaluation=how)
     evaluate = partial(evaluate_points, objective, space, pair, evaluation=replace(how, method="auto"))
@@ -273,16 +293,20 @@ def _two_directions(directions: Any, space: Space, normalization: Normalization,
     return pair
 
 
-def _check_grid(steps: int, radius: float | None) -> None:
-    if steps < 3 or steps % 2 == 0:
-        raise ValueError(f"steps must be odd and at least 3, so that the centre is on the grid, got {steps}")
-    if radius is not None and not (np.isfinite(radius) and radius > 0):
-        raise ValueError(f"radius must be positive and finite, got {radius}")
+def _check_grid(steps: int | tuple[int, int], radius: float | tuple[float, float] | None) -> None:
+    for count in np.ravel(steps):
+        if count < 3 or count % 2 == 0:
+            raise ValueError(f"steps must be odd and at least 3, so that the centre is on the grid, got {steps}")
+    for width in () if radius is None else np.ravel(radius):
+        if not (np.isfinite(width) and width > 0):
+            raise ValueError(f"radius must be positive and finite, got {radius}")
 
 
-def _check_last(checkpoints: Sequence[Mapping[str, Tensor]] | None, space: Space) -> None:
-    if not checkpoints:
-        raise ValueError("directions='pca' needs checkpoints, oldest first")
-    offset = difference(space.center, checkpoints[-1])
-    if norm(offset) > 1e-4 * max(space.norm, 1e-12):
-        raise ValueError("the last checkpoint is not where the model stands; put the model's own state last")
+def _axes(steps: int | tuple[int, int], radius: float | tuple[float, float]) -> list[np.ndarray]:
+    """Return the grid's two axes, zero on each."""
+    axes = []
+    for count, width in zip(np.broadcast_to(steps, 2), np.broadcast_to(radius, 2), strict=True):
+        axis = np.linspace(-width, width, count)
+        axis[count // 2] = 0.0
+        axes.append(axis)
+    return axes

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -17,7 +19,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-__all__ = ["Batches", "Loss", "Objective", "default_loss", "evaluation_mode"]
+from analysis.geometry.spaces import Space, SpaceName, parameter_space
+
+__all__ = ["Batches", "Loss", "Objective", "agree", "check_start", "default_loss", "evaluation_mode", "objective_at"]
 
 Forward = Callable[..., Any]
 Batch = Mapping[str, Tensor] | Tensor | tuple[Any, ...] | list[Any]
@@ -78,6 +82,20 @@ def default_loss(forward: Forward, batch: Batch) -> Tensor:
     )
 
 
+def agree(one: float, other: float, *, dtype: torch.dtype = torch.float32, factor: float = 1000) -> bool:
+    """Whether two losses of one function are equal up to rounding: ``factor`` units in the last place, 5 % at most.
+
+    NaN agrees with NaN, an infinity with itself.
+
+    >>> agree(1.0, 1.0 + 1e-6), agree(1.0, 1.003), agree(float("nan"), float("nan"))
+    (True, False, True)
+    """
+    if math.isnan(one) or math.isnan(other) or math.isinf(one) or math.isinf(other):
+        return one == other or (math.isnan(one) and math.isnan(other))
+    allowed = min(factor * torch.finfo(dtype).eps, 0.05)
+    return abs(one - other) <= allowed * max(1.0, abs(one), abs(other))
+
+
 class Batches:
     """The same batches at every reading: one batch, a list of batches, or a loader that does not shuffle.
 
@@ -105,6 +123,8 @@ class Batches:
             raise ValueError("the loader is empty; give at least one batch")
         if not _same(first, again):
             raise ValueError("two readings of the loader begin with different batches; give a fixed order, no shuffle")
+        if any(tensor.is_floating_point() and bool(tensor.isnan().any()) for tensor in _tensors(first)):
+            warnings.warn("the first batch holds NaN, so the loss may be NaN wherever it is evaluated", stacklevel=4)
         self._data, self._device = data, device
 
     def __iter__(self) -> Iterator[Any]:
@@ -114,7 +134,9 @@ class Batches:
 
 def _same(first: Any, second: Any) -> bool:
     if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
+        if not isinstance(second, torch.Tensor) or first.shape != second.shape:
+            return False
+        return bool(((first == second) | ((first != first) & (second != second))).all())  # NaN is itself
     if isinstance(first, Mapping):
         return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
     if isinstance(first, (tuple, list)):
@@ -128,7 +150,8 @@ def _to(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Mapping):
         return {key: _to(value, device) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return type(batch)(_to(value, device) for value in batch)
+        moved = [_to(value, device) for value in batch]
+        return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)  # a named tuple takes fields
     return batch
 
 
@@ -136,21 +159,23 @@ class Objective:
     r"""The mean loss over all batches, :math:`L(\theta) = \sum_b w_b L_b(\theta) / \sum_b w_b`.
 
     :math:`w_b` is the number of terms that batch b's mean runs over: examples, or the labels that are
-    not -100 where every token has one (less the first column for causal language models, whose loss
-    shifts the labels). So L is the mean over the whole loader, whatever the batch sizes.
+    not -100 where every token has one (less the first column where the loss does not look at it, as causal
+    language models' do not, which shift the labels). So L is the mean over the whole loader, whatever the batch sizes.
 
     Args:
         model: any torch module; its mode is restored after each use and its parameters never written.
         data: see `Batches`.
         loss: ``loss(forward, batch) -> scalar``; ``forward`` is the model with replaced parameters.
             `default_loss` when None.
+        space: whose parameters are replaced; None replaces whatever is given.
 
     Raises:
         TypeError: if ``model`` is not a module.
-        ValueError: if no batch holds an example.
+        ValueError: if no batch holds an example, or two evaluations of the first differ (dropout that evaluation mode
+            does not turn off).
     """
 
-    def __init__(self, model: nn.Module, data: Data, *, loss: Loss | None = None):
+    def __init__(self, model: nn.Module, data: Data, *, loss: Loss | None = None, space: Space | None = None):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch module, got {type(model).__name__}")
         self.model = model
@@ -158,9 +183,42 @@ class Objective:
         self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self.batches = Batches(data, device=self.device)
         self._fixed = _without_cache(model) if loss is None else {}
-        self.shifted = "ForCausalLM" in _class_name(model) or "LMHead" in _class_name(model)
+        self._bare = () if space is None else space.bare
+        self._tied = space is None or space.tied
+        self.shifted = False
         if not any(map(self.weight, self.batches)):
             raise ValueError("no batch holds an example (or a label other than -100), so there is no mean loss")
+        self._check_deterministic()
+        self.shifted = self._shifts()
+
+    @torch.no_grad()
+    def _check_deterministic(self) -> None:
+        first = next(iter(self.batches))
+        with evaluation_mode(self.model):
+            one, other = (self.batch_loss({}, first) for _ in range(2))
+        if not agree(float(one), float(other), dtype=one.dtype, factor=16):
+            raise ValueError(
+                f"the loss is random: two evaluations of the first batch gave {float(one):.6g} and {float(other):.6g} "
+                "in evaluation mode; F.dropout needs training=self.training"
+            )
+
+    @torch.no_grad()
+    def _shifts(self) -> bool:
+        """Whether the loss leaves out the first column of labels: it stays the same without them."""
+        with evaluation_mode(self.model):
+            for batch in self.batches:
+                labels = batch.get("labels") if isinstance(batch, Mapping) else None
+                if not isinstance(labels, torch.Tensor) or labels.ndim < 2 or labels.is_floating_point():
+                    return False
+                if bool((labels[..., 0] != -100).any()):
+                    without = torch.cat([torch.full_like(labels[..., :1], -100), labels[..., 1:]], dim=-1)
+                    try:
+                        other = self.batch_loss({}, {**batch, "labels": without})
+                    except (IndexError, RuntimeError, ValueError):  # a loss that knows no -100
+                        return False
+                    one = self.batch_loss({}, batch)
+                    return not bool(other.isnan()) and agree(float(one), float(other), dtype=one.dtype, factor=16)
+        return False
 
     def batch_loss(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the mean loss of one batch with the named parameters replaced; call in `evaluation_mode`."""
@@ -173,7 +231,7 @@ class Objective:
     def weight(self, batch: Batch) -> int:
         """Return the number of terms in the batch's mean."""
         labels = batch.get("labels") if isinstance(batch, Mapping) else None
-        if labels is not None and labels.ndim >= 2 and not labels.is_floating_point():
+        if isinstance(labels, torch.Tensor) and labels.ndim >= 2 and not labels.is_floating_point():
             return int(((labels[..., 1:] if self.shifted else labels) != -100).sum())
         first = next((tensor for tensor in _tensors(batch) if tensor.ndim), None)
         return 1 if first is None else len(first)
@@ -207,12 +265,64 @@ class Objective:
         return total / count, {name: value / count for name, value in sums.items()}
 
     def _forward(self, values: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        return functional_call(self.model, dict(values), args, {**kwargs, **self._fixed})
+        with _merged_alone(self.model, self._bare if values else ()):
+            return functional_call(self.model, dict(values), args, {**kwargs, **self._fixed}, tie_weights=self._tied)
 
 
-def _class_name(model: Any) -> str:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return type(base).__name__
+@contextlib.contextmanager
+def _merged_alone(model: nn.Module, layers: tuple[str, ...]) -> Iterator[None]:
+    """Let adapted layers compute with the weight beneath the adapter alone, where W0 + dW is put."""
+    chosen = [model.get_submodule(name) for name in layers]
+    before = [layer._disable_adapters for layer in chosen]
+    for layer in chosen:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, value in zip(chosen, before, strict=True):
+            layer._disable_adapters = value
+
+
+def objective_at(
+    model: nn.Module,
+    data: Data,
+    *,
+    loss: Loss | None = None,
+    space: SpaceName = "adapter",
+    names: Iterable[str] | None = None,
+) -> tuple[Objective, Space, float]:
+    """Return the loss, the space it is looked at in, and the model's own loss, which the space's start has to have.
+
+    Args:
+        model: any torch module.
+        data: as in `Objective`.
+        loss: as in `Objective`.
+        space: as in `analysis.geometry.spaces.parameter_space`.
+        names: as there.
+
+    Raises:
+        TypeError, ValueError: as `Objective` and `analysis.geometry.spaces.parameter_space`; and if the loss at the
+            space's start is not the model's own.
+    """
+    moved = parameter_space(model, space, names=names)
+    objective = Objective(model, data, loss=loss, space=moved)
+    own = objective()
+    check_start(objective(moved.at_start), own, moved)
+    return objective, moved, own
+
+
+def check_start(found: float, own: float, space: Space, *, where: str = "the centre") -> None:
+    """Refuse a point whose loss is not that of the model that stands there.
+
+    Raises:
+        ValueError: with both losses.
+    """
+    coarsest = max((value.dtype for value in space.start.values()), key=lambda dtype: torch.finfo(dtype).eps)
+    if not agree(found, own, dtype=coarsest):
+        raise ValueError(
+            f"{where} of the {space.name} space has loss {found:.6g}, the model there {own:.6g}: the model computes "
+            "with something that the space does not hold"
+        )
 
 
 def _without_cache(model: Any) -> dict[str, bool]:

@@ -12,7 +12,7 @@ import copy
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -27,7 +27,7 @@ from analysis.geometry.directions import Direction
 from analysis.geometry.objective import Batch, Objective, evaluation_mode
 from analysis.geometry.spaces import Space
 
-__all__ = ["Evaluated", "Evaluation", "evaluate_points"]
+__all__ = ["Evaluated", "Evaluation", "combine", "evaluate_points", "running_statistics"]
 
 Method = Literal["auto", "serial", "vmap", "chebyshev"]
 _CHUNK = 5
@@ -48,9 +48,12 @@ class Evaluation:
         n_jobs: joblib's: 1 stays in this process; other numbers, or None for the active
             ``joblib.parallel_config`` (several machines through Dask or Ray), split the points over workers.
         progress: show a tqdm bar.
+        buffers: running statistics at a point: ``"moved"`` along with the weights where the ends of a line have their
+            own, else the model's; or ``"recalibrated"``, measured anew at every point on the given batches (batch norm
+            alone; serial, every point). Then the centre need not have the model's own loss.
 
     Raises:
-        ValueError: if the method is unknown, or ``chunk`` or ``tolerance`` is not positive.
+        ValueError: if the method or the choice of buffers is unknown, or ``chunk`` or ``tolerance`` is not positive.
 
     >>> Evaluation(method="serial", progress=False).n_jobs
     1
@@ -61,10 +64,15 @@ class Evaluation:
     tolerance: float = 0.01
     n_jobs: int | None = 1
     progress: bool = True
+    buffers: Literal["moved", "recalibrated"] = "moved"
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise ValueError(f"unknown method {self.method!r}; accepted: {', '.join(get_args(Method))}")
+        if self.buffers not in ("moved", "recalibrated"):
+            raise ValueError(f"unknown buffers {self.buffers!r}; accepted: moved, recalibrated")
+        if self.buffers == "recalibrated" and self.method not in ("auto", "serial"):
+            raise ValueError(f"recalibrated buffers are measured point by point, not by method {self.method!r}")
         if self.chunk is not None and self.chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {self.chunk}")
         if not self.tolerance > 0:
@@ -114,6 +122,8 @@ def evaluate_points(
         raise ValueError("method 'chebyshev' interpolates grids around 0; accepted here: auto, serial, vmap")
     if evaluation.n_jobs != 1:
         return _evaluate_in_parallel(objective, space, directions, points, evaluation=evaluation)
+    if evaluation.buffers == "recalibrated":
+        return _recalibrated(objective, space, directions, points, evaluation=evaluation)
     total, count = np.zeros(len(points)), 0
     walker = _Walker(objective, space, directions, points, method=evaluation.method, chunk=evaluation.chunk)
     with (
@@ -134,6 +144,56 @@ def evaluate_points(
             total += weight * walker.losses(batch, bar.update)
             count += weight
     return Evaluated(losses=total / count, method=walker.label, evaluations=len(points), note=walker.note)
+
+
+def _recalibrated(objective, space, directions, points, *, evaluation: Evaluation) -> Evaluated:
+    """Measure the running statistics anew at each point, then the loss."""
+    losses = []
+    for point in tqdm(points, desc="loss at points", leave=False, delay=2, disable=not evaluation.progress):
+        values = space.move(combine(directions, point))
+        losses.append(objective({**values, **running_statistics(objective, values)}))
+    return Evaluated(losses=np.array(losses), method="serial, recalibrated", evaluations=len(points))
+
+
+@torch.no_grad()
+def running_statistics(objective: Objective, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what batch norms measure on all batches, each batch weighing the same, with parameters replaced.
+
+    Raises:
+        ValueError: if the model has no batch norm that keeps running statistics.
+    """
+    norms = {
+        f"{name}." if name else "": module
+        for name, module in objective.model.named_modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    }
+    if not norms:
+        raise ValueError("recalibrated buffers need batch norms that keep running statistics; the model has none")
+    found: dict[str, Tensor] = {}
+    for name, module in norms.items():
+        buffers = {key: torch.zeros_like(value) for key, value in module.named_buffers()}
+        found |= {f"{name}{key}": value for key, value in buffers.items()}
+    momenta = {module: module.momentum for module in norms.values()}
+    with evaluation_mode(objective.model):
+        try:
+            for module in norms.values():
+                module.momentum = None  # type: ignore[assignment]  # the plain average over batches
+                module.train()
+            for batch in objective.batches:
+                objective.batch_loss({**values, **found}, batch)
+        finally:
+            for module, momentum in momenta.items():
+                module.momentum = momentum
+    return {name: value for name, value in found.items() if value.is_floating_point()}
+
+
+def combine(directions: Sequence[Mapping[str, Tensor]], point: Sequence[float] | np.ndarray | Tensor) -> Direction:
+    """Return the sum of directions times coordinates, in the directions' own precision."""
+    at = torch.as_tensor(point, dtype=torch.float64)
+    return {
+        name: sum(at[k].to(tensor) * direction[name] for k, direction in enumerate(directions))
+        for name, tensor in directions[0].items()
+    }
 
 
 class _Walker:
@@ -169,13 +229,7 @@ class _Walker:
         points = self.points[place : place + chunk]
 
         def loss(point: Tensor) -> Tensor:
-            offsets = {
-                name: sum(
-                    point[k].to(direction[name].dtype) * direction[name] for k, direction in enumerate(self.directions)
-                )
-                for name in self.space.start
-            }
-            return self.objective.batch_loss(self.space.move(offsets), batch)
+            return self.objective.batch_loss(self.space.move(combine(self.directions, point)), batch)
 
         points = points.to(self.objective.device)
         if chunk == 1:

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from analysis.geometry.directions import Direction, norm, random_direction
-from analysis.geometry.objective import Data, Loss, Objective
-from analysis.geometry.spaces import Space, SpaceName, parameter_space
+from analysis.geometry.objective import Data, Loss, Objective, objective_at
+from analysis.geometry.spaces import Space, SpaceName
 
 __all__ = ["Rise", "expected_rise", "mean_rise", "worst_rise"]
 
@@ -46,7 +46,8 @@ class Rise:
 
 
 def _setting(model: nn.Module, data: Data, loss: Loss | None, space: SpaceName, names: Iterable[str] | None):
-    return Objective(model, data, loss=loss), parameter_space(model, space, names=names)
+    objective, moved, _ = objective_at(model, data, loss=loss, space=space, names=names)
+    return objective, moved
 
 
 def worst_rise(
@@ -85,13 +86,14 @@ def worst_rise(
         raise ValueError(f"ascent_steps and restarts must be at least 1, got {ascent_steps} and {restarts}")
     objective, moved = _setting(model, data, loss, space, names)
     radius = _radius(moved, relative_radius)
-    center_loss = objective(moved.start)
+    center_loss = objective(moved.at_start)
     generator = torch.Generator().manual_seed(seed)
     highest, evaluations = -math.inf, 1
     for _ in range(restarts):
         offset = _scaled(random_direction(moved, generator=generator, normalization="none"), 0.01 * radius)
         for _ in range(ascent_steps):
-            value, gradient = objective.gradient(moved.move(offset))
+            value, slopes = objective.gradient(moved.move(offset))
+            gradient = {name: slopes[name] for name in offset}
             highest, evaluations = _larger(highest, value), evaluations + 1
             length = norm(gradient)
             if not math.isfinite(length) or length == 0.0:

@@ -32,7 +32,12 @@ class Landscape:
         center_norm: Euclidean norm of the centre in the same space.
         direction_cosine: cosine between the two directions (NaN for a line).
         method, evaluations, error, note: see `analysis.geometry.points.Evaluated`.
-        path: coordinates of checkpoints on the plane, shape (checkpoints, 2); empty without.
+        path: coordinates of checkpoints on the plane, shape (checkpoints, 2), or of a line's two ends, shape (2, 1);
+            empty without.
+        path_losses: each checkpoint's own loss, with all of its state; the plane passes by it at a distance.
+        path_distances: Euclidean distance of each checkpoint from the plane.
+        fixed: what training changed and the landscape does not move, by name: it stays as the model has it.
+        buffers: ``"moved"`` or ``"recalibrated"``, see `analysis.geometry.points.Evaluation`.
         explained: share of the checkpoints' variance along each direction; empty without.
         seed: seed of random directions.
         title: a label for figures.
@@ -53,7 +58,11 @@ class Landscape:
     error: float = float("nan")
     note: str = ""
     path: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    path_losses: tuple[float, ...] = ()
+    path_distances: tuple[float, ...] = ()
     explained: tuple[float, ...] = ()
+    fixed: tuple[str, ...] = ()
+    buffers: str = "moved"
     seed: int | None = None
     title: str = ""
 
@@ -117,11 +126,13 @@ class Landscape:
         for key in _ARRAYS:
             if key in values:
                 values[key] = np.asarray(values[key], dtype=np.float64)
-        values["path"] = np.asarray(values.get("path", []), dtype=np.float64).reshape(-1, 2)
+        path = np.asarray(values.get("path", []), dtype=np.float64)
+        values["path"] = path if path.ndim == 2 and len(path) else path.reshape(-1, 2)
         for key in ("center_loss", "center_norm", "direction_cosine", "error"):
             values[key] = float(values.get(key, "nan"))
-        for key in ("direction_norms", "explained"):
+        for key in ("direction_norms", "explained", "path_losses", "path_distances"):
             values[key] = tuple(float(item) for item in values.get(key, ()))
+        values["fixed"] = tuple(values.get("fixed", ()))
         return cls(**values)
 
     def save(self, path: str | Path) -> Path:

@@ -4,6 +4,7 @@ from .curvature import curvature_tables as curvature_tables
 from .folder import measure_runs as measure_runs
 from .geometry import adapted_weights as adapted_weights
 from .geometry import checkpoint_states as checkpoint_states
+from .geometry import geometry_of_model as geometry_of_model
 from .geometry import run_updates as run_updates
 from .geometry import training_batch as training_batch
 from .intruders import EPSILONS as EPSILONS

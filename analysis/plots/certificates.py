@@ -49,7 +49,7 @@ def plot_bound_against_bits(
     bits = np.linspace(0, most_bits, 400)
     for n, color in zip(num_examples, sns.color_palette("colorblind"), strict=False):
         bound = occam_bound(empirical_risk, bits=bits, num_examples=n, delta=delta)
-        ax.plot(bits, bound, color=color, label=f"n = {n:,}")
+        ax.plot(bits, np.asarray(bound.value), color=color, label=f"n = {n:,}")
     ax.axhline(empirical_risk, color="0.6", linestyle=":", label="error on the sample")
     ax.set(xlabel="code length (bits)", ylabel="certified 0-1 error", ylim=(0, 1))
     _legend_below(ax, -0.25)

@@ -1,8 +1,10 @@
 from . import finetune as finetune
 from .collect import FoundRun as FoundRun
+from .collect import corrupt_records as corrupt_records
 from .collect import find_runs as find_runs
 from .collect import frame as frame
 from .collect import read_records as read_records
+from .collect import renew_means as renew_means
 from .collect import runs_result as runs_result
 from .collect import seeds_of as seeds_of
 from .collect import write_parquet as write_parquet
@@ -11,6 +13,7 @@ from .finetune import check_links as check_links
 from .finetune import is_first_process as is_first_process
 from .finetune import run as run
 from .finetune import run_cell as run_cell
+from .generalization import measured_gap as measured_gap
 from .grids import grid as grid
 from .grids import method_cells as method_cells
 from .grids import run_key as run_key
@@ -22,6 +25,8 @@ from .masks import mask_grid as mask_grid
 from .masks import read_masks as read_masks
 from .masks import sweep_masks as sweep_masks
 from .masks import write_masks as write_masks
+from .models import load_models as load_models
+from .seeds import data_report as data_report
 from .seeds import run_seeds as run_seeds
 from .sweep import estimate_seconds as estimate_seconds
 from .sweep import sweep as sweep

@@ -42,9 +42,32 @@ def fingerprint(path: str) -> str:
     return digest.hexdigest()[:12]
 
 
+_LATER: dict[str, Any] = {
+    "separator": None,
+    "quoting": None,
+    "missing": "refuse",
+    "stratify": False,
+    "layers": None,
+    "packing": False,
+    "generate": 0,
+}
+"""Options that are younger than the first records, and the values that leave a run as it was."""
+
+
+def _deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out names, what only refuses, and options younger than the first records where they change nothing."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in ("model_name", "settings", "strict") and not (name in _LATER and value == _LATER[name])
+    }
+
+
 def content(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides a recorded configuration's results: data and model by what they hold, names left out."""
-    kept = {name: value for name, value in record.items() if name not in ("model_name", "settings")}
+    kept = _deciding(record)
+    if isinstance(kept.get("options"), Mapping):
+        kept["options"] = _deciding(kept["options"])
     places = {name: kept[name]["fingerprint"] for name in ("data", "model") if isinstance(kept.get(name), Mapping)}
     return kept | places
 
@@ -79,6 +102,10 @@ class RunConfig:
         precision: "fp32", "bf16" or "fp16" (autocast; weights stay float32).
         gradient_checkpointing: recompute activations in the backward pass.
         target_modules: names of the adapted modules; None takes query and value.
+        layers: numbers, from 0, of the blocks whose modules are adapted; None takes all.
+        packing: put several training examples of a language model into one sequence of ``options.max_length`` tokens,
+            of which none sees another; batches and steps count sequences. Evaluation is example by example.
+        generate: number of held-out prompts that a trained language model continues, for exact match and BLEU.
         select: "last" checkpoint, or "best" on a selection split carved out of the training examples.
         selection_share: share of the training examples carved out under "best".
         save_adapter: keep the trained weights.
@@ -110,6 +137,9 @@ class RunConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
     target_modules: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    packing: bool = False
+    generate: int = 0
     select: Literal["last", "best"] = "last"
     selection_share: float = 0.1
     save_adapter: bool = False
@@ -134,7 +164,7 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, got {value!r}")
-        for name in ("seed", "save_checkpoints", "checkpoint_every"):
+        for name in ("seed", "save_checkpoints", "checkpoint_every", "generate"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
                 raise ValueError(f"{name} must be a whole number of at least 0, got {getattr(self, name)!r}")
         if self.weight_decay is not None and not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
@@ -155,8 +185,18 @@ class RunConfig:
         method = get_method(self.method)
         if self.links not in (None, 1) and not method.chained:
             raise ValueError(f"links={self.links}, but method {self.method!r} has no chain; leave links out")
+        if self.layers is not None and method.trains == "weight":
+            raise ValueError(f"layers={self.layers}, but method {self.method!r} trains every weight; leave layers out")
+        self._check_language()
         if self.lr_ratio is not None and method.trains != "both":
             raise ValueError(f"lr_ratio={self.lr_ratio:g}, but method {self.method!r} trains one factor; leave it out")
+
+    def _check_language(self) -> None:
+        """Refuse what only language models have, for other tasks."""
+        kind = DATASETS[self.task].kind if self.task in DATASETS else self.options.kind
+        for name in ("packing", "generate"):
+            if getattr(self, name) and kind != "causal-lm":
+                raise ValueError(f"{name} is for causal-lm tasks; task {self.task!r} is none")
 
     def resolve(self) -> RunConfig:
         """Return the configuration with every None that a preset decides filled in.

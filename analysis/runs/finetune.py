@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,15 +22,22 @@ import adapters
 from adapters import Prepared
 from analysis.records import RunFailure, atomic_write_json, check_writable, provenance, read_json, run_once
 from analysis.runs.config import RunConfig
+from analysis.runs.forecast import forecast
 from analysis.runs.generalization import measured_gap
+from analysis.runs.generation import check_bleu, generate
 from analysis.runs.instruments import PeakMemory, StepClock, saved_activation_bytes
 from analysis.runs.loading import LoadedRun, load_run
+from analysis.runs.packing import check_packing, packed_task
+from analysis.runs.resuming import Resumable, last_complete
 from analysis.runs.scalars import run_scalars
-from analysis.runs.trainer import BestOnSelection, Snapshots, epoch_history, last_complete, make_trainer, save_weights
+from analysis.runs.trainer import BestOnSelection, Snapshots, epoch_history, make_trainer, save_weights
 from analysis.tasks import Outputs, Task, carve, evaluate, load_model, load_task, metric
 from theory.methods import get_method
 
 __all__ = ["ConfigurationError", "LoadedRun", "RunConfig", "check_links", "load_run", "prepare_run", "run", "run_cell"]
+
+
+Announce = Callable[[str], None]
 
 
 class ConfigurationError(ValueError):
@@ -62,12 +69,15 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
     model = load_model(task, seed=config.seed)
     dense = get_method(config.method).trains == "weight"
     base = {name: value.clone() if dense else value for name, value in model.state_dict().items()}
+    targets = None if config.target_modules is None else list(config.target_modules)
+    if config.layers is not None:
+        targets = adapters.in_layers(model, adapters.target_names(model, targets), config.layers)
     prepared = adapters.prepare(
         model,
         config.method,
         rank=config.rank,
         alpha=config.alpha,
-        target_modules=None if config.target_modules is None else list(config.target_modules),
+        target_modules=targets,
         links=config.links,
         learning_rate=config.learning_rate,
         head_learning_rate=config.head_learning_rate,
@@ -77,6 +87,14 @@ def prepare_run(config: RunConfig, task: Task) -> tuple[Prepared, dict[str, torc
         seed=config.seed,
     )
     return prepared, base
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _steps_per_epoch(config: RunConfig, examples: int) -> int:
+    return math.ceil(examples / ((config.batch_size or 1) * _processes()))
 
 
 def check_links(config: RunConfig, examples: int) -> None:
@@ -89,9 +107,7 @@ def check_links(config: RunConfig, examples: int) -> None:
     Raises:
         ValueError: if a link would get no step.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    per_epoch = math.ceil(examples / ((config.batch_size or 1) * world))
-    steps = math.ceil(per_epoch * (config.epochs or 1))
+    steps = math.ceil(_steps_per_epoch(config, examples) * (config.epochs or 1))
     if (config.links or 1) > steps:
         raise ValueError(
             f"links={config.links} needs an optimizer step per link, but {examples} examples in batches of "
@@ -131,6 +147,7 @@ class _Trained:
         config: resolved.
         task: with all its training examples.
         trained_on: the task without the examples that choose the step.
+        sequences: what an epoch passes over: its training examples, or the sequences that they are packed into.
         model: as it stands after the last step, or at the step that was chosen.
         base: the base model's state.
         chooser: what chose the step; None where the last one is taken.
@@ -144,6 +161,7 @@ class _Trained:
     config: RunConfig
     task: Task
     trained_on: Task
+    sequences: int
     model: torch.nn.Module
     base: dict[str, torch.Tensor]
     chooser: BestOnSelection | None
@@ -154,28 +172,52 @@ class _Trained:
     first: bool
 
 
-def _train(config: RunConfig, folder: Path, *, progress: bool, report_to: str) -> _Trained:
+def _announce(trained: Prepared, config: RunConfig, task: Task, whole: Task, announce: Announce) -> None:
+    """Say what a run will take, before it begins."""
+    steps = math.ceil(_steps_per_epoch(config, len(task.train)) * (config.epochs or 1))
+    told = forecast(
+        trained.model,
+        task,
+        evaluated=len(whole.train) + len(whole.heldout),
+        steps=steps,
+        batch_size=min(config.batch_size or 1, len(task.train)),
+    )
+    announce(told.line())
+
+
+def _train(config: RunConfig, folder: Path, *, progress: bool, report_to: str, announce: Announce | None) -> _Trained:
     try:
         task = load_task(config.task, data=config.data, model=config.model, seed=config.seed, options=config.options)
         training_task, selection = task, None
         if config.select == "best":
             training_task, selection = carve(task, share=config.selection_share, seed=config.seed)
+        trained_on = training_task
+        if config.packing:
+            training_task = packed_task(training_task, length=config.options.max_length or 128)
         check_links(config, len(training_task.train))
         prepared, base = prepare_run(config, task)
+        if config.packing:
+            check_packing(prepared.model, training_task.train)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(str(error)) from error
+    resumed = last_complete(folder / "trainer", processes=_processes())
+    if announce is not None and resumed is None:
+        _announce(prepared, config, training_task, task, announce)
     clock, memory = StepClock(), PeakMemory()
-    callbacks: list[Any] = [clock]
-    chooser = None
-    if selection is not None:
-        chooser = BestOnSelection(prepared.model, task, selection)
-        callbacks.append(chooser)
-    if config.save_checkpoints:
-        callbacks.append(Snapshots(prepared.model, folder / "checkpoints", count=config.save_checkpoints))
+    chooser = None if selection is None else BestOnSelection(prepared.model, task, selection)
+    snapshots = Snapshots(prepared.model, folder / "checkpoints", count=config.save_checkpoints)
+    parts: list[Resumable] = [clock, *([chooser] if chooser else [])]
     trainer = make_trainer(
-        prepared, config, training_task, folder=folder, callbacks=callbacks, progress=progress, report_to=report_to
+        prepared,
+        config,
+        training_task,
+        folder=folder,
+        callbacks=[clock, *([chooser] if chooser else []), *([snapshots] if config.save_checkpoints else [])],
+        parts=parts,
+        resumed=resumed,
+        progress=progress,
+        report_to=report_to,
     )
-    resumed = last_complete(folder / "trainer")
     trainer.train(resume_from_checkpoint=resumed)
     timing = {
         **clock.summary(),
@@ -187,7 +229,8 @@ def _train(config: RunConfig, folder: Path, *, progress: bool, report_to: str) -
     return _Trained(
         config=config,
         task=task,
-        trained_on=training_task,
+        trained_on=trained_on,
+        sequences=len(training_task.train),
         model=prepared.model if chooser is None or chooser.best is None else chooser.best,
         base=base,
         chooser=chooser,
@@ -197,6 +240,13 @@ def _train(config: RunConfig, folder: Path, *, progress: bool, report_to: str) -
         timing=timing,
         first=trainer.is_world_process_zero(),
     )
+
+
+def _generated(trained: _Trained) -> dict[str, Any]:
+    """Return what the model writes after held-out prompts, where that is asked for."""
+    if not trained.config.generate:
+        return {}
+    return {"generation": generate(trained.model, trained.task, count=trained.config.generate)}
 
 
 def _measure(trained: _Trained) -> dict[str, Any]:
@@ -213,6 +263,7 @@ def _measure(trained: _Trained) -> dict[str, Any]:
             "total": sum(p.numel() for p in model.parameters()),
         },
         **_results(task, train, heldout),
+        **_generated(trained),
         "measures": run_scalars(model, base_state=trained.base, updates=updates, train=train),
         "timing": {**trained.timing, "saved_activation_bytes": saved},
         "updates": updates,
@@ -229,7 +280,7 @@ def _keep(trained: _Trained, folder: Path) -> None:
 
 def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
     config, task, chooser = trained.config, trained.task, trained.chooser
-    per_epoch = math.ceil(len(trained.losses) / max(1, math.ceil(config.epochs or 1)))
+    per_epoch = _steps_per_epoch(config, trained.sequences)
     return {
         "config": config.as_record(),
         "provenance": {**_base_provenance(), "command": asked.command(), "seeds": [config.seed]},
@@ -244,6 +295,7 @@ def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *
             "overlap": task.overlap,
             "notes": list(task.notes),
         },
+        "data": task.report.as_record(),
         "selection": {
             "rule": config.select,
             "candidates": 1 if chooser is None else chooser.candidates,
@@ -253,12 +305,17 @@ def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *
         },
         **measured,
         "timing": {**measured["timing"], "total_seconds": seconds},
-        "history": epoch_history(trained.losses, steps_per_epoch=max(1, per_epoch)),
+        "history": epoch_history(trained.losses, steps_per_epoch=per_epoch),
     }
 
 
 def run_cell(
-    values: Mapping[str, Any], folder: Path, *, progress: bool = False, report_to: str = "none"
+    values: Mapping[str, Any],
+    folder: Path,
+    *,
+    progress: bool = False,
+    report_to: str = "none",
+    announce: Announce | None = None,
 ) -> dict[str, Any]:
     """Train one configuration and return its record's content.
 
@@ -267,6 +324,7 @@ def run_cell(
         folder: the cell's own folder, for weights and checkpoints.
         progress: whether to show the Trainer's progress bar.
         report_to: "none", "tensorboard" or "wandb".
+        announce: told before training what it will take, as one line; asking takes a step's time.
 
     Returns:
         Everything of the record but schema, key and status.
@@ -277,7 +335,7 @@ def run_cell(
     """
     started = time.perf_counter()
     asked = RunConfig.from_mapping(values)
-    trained = _train(asked.resolve(), folder, progress=progress, report_to=report_to)
+    trained = _train(asked.resolve(), folder, progress=progress, report_to=report_to, announce=announce)
     measured = _measure(trained)
     if trained.first:
         _keep(trained, folder)
@@ -296,6 +354,7 @@ def run(
     retry_failed: bool = True,
     progress: bool = False,
     report_to: str = "none",
+    announce: Announce | None = None,
 ) -> dict[str, Any]:
     """Train one configuration into ``<folder>/<key>/record.json``, or return the record that is there.
 
@@ -307,6 +366,7 @@ def run(
         retry_failed: whether a run recorded as failed is run again.
         progress: whether to show the Trainer's progress bar.
         report_to: "none", "tensorboard" or "wandb".
+        announce: see :func:`run_cell`.
 
     Returns:
         The record; its ``status`` is "done".
@@ -318,9 +378,11 @@ def run(
     """
     if report_to != "none" and importlib.util.find_spec(report_to) is None:
         raise ValueError(f"report_to={report_to!r} is not installed; pip install {report_to}, or leave it out")
+    if config.generate:
+        check_bleu()
     folder = check_writable(folder)
     values = dataclasses.asdict(config)
-    function = functools.partial(run_cell, progress=progress, report_to=report_to)
+    function = functools.partial(run_cell, progress=progress, report_to=report_to, announce=announce)
     if not is_first_process():
         record_path = folder / config.key() / "record.json"
         return read_json(record_path) if record_path.exists() else function(values, folder / config.key())

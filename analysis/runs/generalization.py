@@ -2,8 +2,9 @@
 
 G(W) = L_mu(W) - L_S(W), the expected minus the empirical loss of the trained weights. For a given run
 W and S are fixed, so L_S(W) is a number, computed exactly; only L_mu(W) is estimated, by the mean over
-held-out examples that played no part in training or selection. The interval of a run therefore resamples
-the held-out examples alone; the spread over training sets and seeds is what :func:`across_seeds` shows.
+held-out examples that played no part in training or selection. The interval of a run is therefore about
+the held-out examples alone; the spread over training sets and seeds is what
+:func:`analysis.statistics.across_seeds` shows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.statistics import bootstrap_means, interval
+from analysis.statistics import bounded_mean_interval
 
 __all__ = ["Gap", "measured_gap"]
 
@@ -33,6 +34,7 @@ class Gap:
         heldout: mean loss on the held-out examples.
         range: the largest value the (clipped) loss can take.
         confidence: of both intervals.
+        units: independent held-out units behind the intervals: examples, or clusters of them.
     """
 
     value: float
@@ -45,6 +47,7 @@ class Gap:
     heldout: float
     range: float
     confidence: float
+    units: int
 
     def as_record(self) -> dict[str, float]:
         """Return the fields as a plain dictionary."""
@@ -66,12 +69,14 @@ def measured_gap(
     heldout_losses: ArrayLike,
     *,
     loss_range: float,
+    clusters: ArrayLike | None = None,
     confidence: float = 0.95,
-    replicates: int = 2_000,
+    replicates: int = 4_000,
     seed: int = 0,
 ) -> Gap:
-    """Measure G(W) of one run, with a percentile bootstrap interval over the held-out examples.
+    """Measure G(W) of one run, with the interval of :func:`analysis.statistics.bounded_mean_interval` for L_mu(W).
 
+    The interval counts on nothing that it has not seen: it has a width where no held-out example is wrong.
     The interval of ``value`` is the image of the signed interval under the absolute value, so it covers
     |G| at least as often as the signed interval covers G; it begins at 0 when the sign is not determined.
 
@@ -79,9 +84,11 @@ def measured_gap(
         train_losses: clipped losses of the final weights on the training examples, eval mode, shape (n,).
         heldout_losses: the same on held-out examples that nothing was chosen by, shape (m,).
         loss_range: the largest value a loss can take.
+        clusters: label of the group that each held-out example belongs to, shape (m,), where examples share a text;
+            None where all are independent.
         confidence: in (0, 1).
-        replicates: bootstrap samples.
-        seed: seed of the bootstrap.
+        replicates: draws behind the interval of a loss that is not 0-1.
+        seed: of the draws.
 
     Returns:
         The gap; NaN throughout where a loss is NaN.
@@ -100,13 +107,15 @@ def measured_gap(
     train = _checked(train_losses, "train_losses", loss_range)
     heldout = _checked(heldout_losses, "heldout_losses", loss_range)
     signed = float(heldout.mean() - train.mean())
-    gaps = bootstrap_means(heldout, replicates=replicates, seed=seed) - train.mean()
-    low, high = (float(end) for end in interval(gaps, confidence=confidence))
-    ends = sorted((abs(low), abs(high)))
+    ends = bounded_mean_interval(
+        heldout, largest=loss_range, clusters=clusters, confidence=confidence, replicates=replicates, seed=seed
+    )
+    low, high = (end - float(train.mean()) for end in ends)
+    near, far = sorted((abs(low), abs(high)))
     return Gap(
         value=abs(signed),
-        low=0.0 if low < 0 < high else ends[0],
-        high=ends[1],
+        low=0.0 if low < 0 < high else near,
+        high=far,
         signed=signed,
         signed_low=low,
         signed_high=high,
@@ -114,4 +123,5 @@ def measured_gap(
         heldout=float(heldout.mean()),
         range=float(loss_range),
         confidence=confidence,
+        units=len(heldout) if clusters is None else len(np.unique(np.asarray(clusters))),
     )

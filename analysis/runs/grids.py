@@ -43,6 +43,7 @@ def method_cells(
             own.pop("lr_ratio", None)
         if method.trains == "weight":
             own.pop("learning_rate", None)
+            own.pop("layers", None)
         lengths = list(links) if links and method.chained else [None]
         cells += grid(
             own, {"method": [key], "rank": ranks[:1] if method.trains == "weight" else ranks, "links": lengths}

@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["PeakMemory", "StepClock", "saved_activation_bytes"]
+from analysis.records import atomic_write_json, read_json
+
+__all__ = ["PeakMemory", "StepClock", "saved_activation_bytes", "synchronise"]
 
 
-def _synchronise() -> None:
+def synchronise() -> None:
+    """Wait for the device, where there is one, so that a clock read next tells its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -31,13 +34,21 @@ class StepClock(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
-        _synchronise()
+        synchronise()
         self._start = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop the clock."""
-        _synchronise()
+        synchronise()
         self.seconds.append(time.perf_counter() - self._start)
+
+    def save(self, folder: Path) -> None:
+        """Write the times into a checkpoint's folder."""
+        atomic_write_json(folder / "seconds.json", {"seconds": self.seconds})
+
+    def load(self, folder: Path) -> None:
+        """Take them back."""
+        self.seconds = list(read_json(folder / "seconds.json")["seconds"])
 
     def summary(self) -> dict[str, float]:
         """Return the number of steps, and the median seconds of a step without the first two (warm-up)."""
@@ -112,7 +123,8 @@ def saved_activation_bytes(model: torch.nn.Module, batch: Mapping[str, torch.Ten
     model.train()
     try:
         with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = model(**{key: value.to(device) for key, value in batch.items()}).loss
+            given = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+            loss = model(**given).loss
         del loss
     finally:
         model.train(training)

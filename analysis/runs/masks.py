@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from analysis.records import RunFailure, config_key, read_json, replacing
 from analysis.runs.config import RunConfig
 from analysis.runs.finetune import check_links, prepare_run
+from analysis.runs.packing import packed_task
 from analysis.runs.sweep import sweep
 from analysis.runs.trainer import make_trainer
 from analysis.tasks import evaluate, load_task
@@ -168,7 +169,8 @@ def mask_cell(cell: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     chosen = pairs[np.arange(len(pairs)), bits.astype(int)]
     halves = dataclasses.replace(task, train=[task.train[i] for i in chosen.tolist()])
     prepared, _ = prepare_run(config, halves)
-    trainer = make_trainer(prepared, config, halves, folder=folder, callbacks=[], progress=False, report_to="none")
+    trained = packed_task(halves, length=config.options.max_length or 128) if config.packing else halves
+    trainer = make_trainer(prepared, config, trained, folder=folder, callbacks=[], progress=False, report_to="none")
     trainer.train()
     shutil.rmtree(folder / "trainer", ignore_errors=True)
     outputs = evaluate(prepared.model, task, [task.train[i] for i in pairs.ravel().tolist()])

@@ -11,12 +11,15 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from adapters import Prepared
-from analysis.records import replacing
+from adapters import Prepared, current_link
+from analysis.records import atomic_write_json, read_json, replacing
 from analysis.runs.config import RunConfig
+from analysis.runs.resuming import ByLength, Checkpoints, Resumable
 from analysis.tasks import Task, evaluate, forward_error, lowest, mean_error, quiet_transformers
 
 __all__ = [
@@ -24,7 +27,6 @@ __all__ = [
     "NonFiniteLoss",
     "Snapshots",
     "WatchedTrainer",
-    "last_complete",
     "make_trainer",
     "save_weights",
 ]
@@ -53,16 +55,46 @@ class WatchedTrainer(Trainer):
         self.losses.append(loss.detach())
         return loss
 
+    def save(self, folder: Path) -> None:
+        """Write losses and weights into a checkpoint's folder.
+
+        The Trainer's own weights are not enough: a model that ``save_pretrained`` writes under other names than its
+        own (a ViT is one) is resumed by the Trainer from the base's weights, without a word.
+        """
+        atomic_write_json(folder / "losses.json", {"losses": [float(loss) for loss in self.losses]})
+        save_file(_moved(self.model), folder / "weights.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Take them back."""
+        kept = read_json(folder / "losses.json")["losses"]
+        self.losses = [torch.tensor(float(loss), dtype=torch.float64) for loss in kept]
+        _put_back(self.model, folder / "weights.safetensors")
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        return ByLength(
+            lengths=[len(example["input_ids"]) for example in cast(Sequence[dict[str, Any]], self.train_dataset)],
+            batch_size=self.args.train_batch_size,
+            seed=self.args.seed,
+        )
+
 
 class _StopOnNonFinite(TrainerCallback):
     def __init__(self, trainer: WatchedTrainer) -> None:
         self.trainer, self.checked = trainer, 0
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.checked = len(self.trainer.losses)  # what a checkpoint holds was looked at before it was written
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         new = self.trainer.losses[self.checked :]
-        if not new or (new[-1].is_cuda and len(new) < _CUDA_CHECK_EVERY and state.global_step < state.max_steps):
+        due = len(new) >= _CUDA_CHECK_EVERY or control.should_save or state.global_step >= state.max_steps
+        if not new or (new[-1].is_cuda and not due):
             return
-        values = torch.stack(new).double().cpu()
+        values = torch.stack([loss.double() for loss in new]).cpu()
         bad = (~torch.isfinite(values)).nonzero()
         self.checked = len(self.trainer.losses)
         if len(bad):
@@ -106,17 +138,21 @@ class BestOnSelection(TrainerCallback):
     """Keeps a copy of the model of the epoch with the smallest mean clipped loss on the selection split.
 
     Attributes:
-        candidates: number of models compared; a bound that holds for the chosen one pays ln(candidates).
         best: the chosen model.
         step: its step.
     """
 
     def __init__(self, model: torch.nn.Module, task: Task, examples: Sequence[dict[str, Any]]) -> None:
         self.model, self.task, self.examples = model, task, examples
-        self.candidates, self.step, self.loss = 0, 0, math.inf
+        self.step = 0
         self.best: torch.nn.Module | None = None
         self._losses: list[float] = []
         self._errors: list[float] = []
+
+    @property
+    def candidates(self) -> int:
+        """Number of models compared; a bound that holds for the chosen one pays ln(candidates)."""
+        return len(self._losses)
 
     @property
     def margin(self) -> float:
@@ -131,33 +167,50 @@ class BestOnSelection(TrainerCallback):
         """
         return lowest(self._losses, self._errors)[1]
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Compare this epoch's model with the best so far."""
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Compare the model with the best so far where an epoch ends, before a checkpoint of that step is written."""
+        if not float(state.epoch or 0).is_integer() and state.global_step < state.max_steps:
+            return
         outputs = evaluate(self.model, self.task, self.examples)
         loss = float(outputs.clipped.mean())
-        self.candidates += 1
-        self._losses.append(loss)
         off = forward_error(self.model, outputs.largest_logit)
+        if self.best is None or loss < min(self._losses):
+            self.best, self.step = copy.deepcopy(self.model), state.global_step
+        self._losses.append(loss)
         self._errors.append(mean_error(outputs.clipped, off, squared=self.task.kind == "regression"))
-        if self.best is None or loss < self.loss:
-            self.best, self.step, self.loss = copy.deepcopy(self.model), state.global_step, loss
+
+    def save(self, folder: Path) -> None:
+        """Write the comparisons so far and the chosen weights into a checkpoint's folder."""
+        kept = {"step": self.step, "losses": self._losses, "errors": self._errors}
+        atomic_write_json(folder / "selection.json", kept)
+        if self.best is not None:
+            save_file(_moved(self.best), folder / "selection.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Take them back."""
+        kept = read_json(folder / "selection.json")
+        self.step = kept["step"]
+        self._losses, self._errors = ([float(value) for value in kept[name]] for name in ("losses", "errors"))
+        if not self._losses:
+            return
+        self.best = copy.deepcopy(self.model)
+        _put_back(self.best, folder / "selection.safetensors")
+        config: Any = self.best.peft_config["default"] if isinstance(self.best, PeftModel) else None
+        if hasattr(config, "link"):
+            config.link = current_link(self.best)
 
 
-class _MarkComplete(TrainerCallback):
-    """Marks a resumable checkpoint when all of it is on disk: a killed run may leave a part of one behind."""
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():
-            (folder / "complete").touch()
+def _moved(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the part of the model's state that training moves: all but frozen parameters, each tensor its own."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: value.clone().contiguous() for name, value in model.state_dict().items() if name not in frozen}
 
 
-def last_complete(folder: Path) -> str | None:
-    """Return the newest complete resumable checkpoint under a folder, or None."""
-    marks = sorted(folder.glob("checkpoint-*/complete"), key=lambda mark: int(mark.parent.name.rpartition("-")[2]))
-    return str(marks[-1].parent) if marks else None
+def _put_back(model: torch.nn.Module, file: Path) -> None:
+    kept = load_file(file)
+    if kept.keys() != _moved(model).keys():
+        raise ValueError(f"{str(file)!r} holds the weights of another model; remove its folder to begin anew")
+    model.load_state_dict(kept, strict=False)
 
 
 def make_trainer(
@@ -167,11 +220,25 @@ def make_trainer(
     *,
     folder: Path,
     callbacks: Sequence[TrainerCallback],
+    parts: Sequence[Resumable] = (),
+    resumed: str | None = None,
     progress: bool,
     report_to: str,
 ) -> WatchedTrainer:
-    """Build the Trainer of a resolved configuration; text is batched by length and padded to the batch's longest."""
-    text = task.kind in ("text-classification", "regression", "causal-lm")
+    """Build the Trainer of a resolved configuration; text is batched by length and padded to the batch's longest.
+
+    Args:
+        prepared: model and optimizer.
+        config: resolved.
+        task: its training examples are trained on.
+        folder: of the run.
+        callbacks: besides the method's own.
+        parts: what has to be kept in resumable checkpoints beside the losses.
+        resumed: the checkpoint that the run goes on from; None for a fresh one.
+        progress: whether to show a bar.
+        report_to: "none", "tensorboard" or "wandb".
+    """
+    text = task.kind in ("text-classification", "regression", "causal-lm") and not config.packing
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
         num_train_epochs=cast(float, config.epochs),
@@ -204,8 +271,9 @@ def make_trainer(
         train_dataset=task.train,
         data_collator=task.collate,
         optimizers=(prepared.create_optimizer(), None),
-        callbacks=[*prepared.callbacks, *callbacks, _MarkComplete()],
+        callbacks=[*prepared.callbacks, *callbacks],
     )
+    trainer.add_callback(Checkpoints([trainer, *parts], resumed=resumed))
     trainer.add_callback(_StopOnNonFinite(trainer))
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -1,3 +1,5 @@
+from .files import WeightFiles as WeightFiles
+from .folders import from_adapter as from_adapter
 from .intruders import Basis as Basis
 from .intruders import BasisCache as BasisCache
 from .intruders import cosines as cosines
@@ -14,7 +16,5 @@ from .singular import stable_rank as stable_rank
 from .singular import subspace_similarity as subspace_similarity
 from .singular import update_spectrum as update_spectrum
 from .weights import LayerUpdate as LayerUpdate
-from .weights import WeightFiles as WeightFiles
-from .weights import from_adapter as from_adapter
 from .weights import from_checkpoints as from_checkpoints
 from .weights import from_model as from_model

@@ -1,29 +1,25 @@
-"""Weights of a base and an update, one matrix at a time: from a live model, an adapter folder, or checkpoint files.
+"""Weights of a base and an update, one matrix at a time: from a live model or checkpoint files.
 
-Safetensors files are read tensor by tensor, so an 8B model needs the memory of its largest matrix.
+Files are read tensor by tensor, so an 8B model needs the memory of its largest matrix.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
-from safetensors import SafetensorError, safe_open
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-import adapters
-from adapters import factors
+from adapters import WeightUpdate, updates
+from analysis.spectra.files import WeightFiles, common_prefix, layer_types, type_of
 
-__all__ = ["LayerUpdate", "WeightFiles", "from_adapter", "from_checkpoints", "from_model"]
+__all__ = ["LayerUpdate", "check_float", "from_checkpoints", "from_model", "matrices"]
 
-_ROOT = "base_model.model."
-_FACTOR = re.compile(r"\.(lora_|beyond_column_)")
 _BLOCK = 1024  # rows subtracted at a time, so that only the difference is held in float32
 
 
@@ -60,214 +56,140 @@ class LayerUpdate:
         return self.base.to(torch.promote_types(update.dtype, torch.float32)) + update
 
 
-def from_model(model: nn.Module, base_state: Mapping[str, Tensor] | None = None) -> Iterator[LayerUpdate]:
+def from_model(
+    model: nn.Module,
+    base_state: Mapping[str, Tensor] | None = None,
+    *,
+    adapter: str | None = None,
+    left_out: list[str] | None = None,
+) -> Iterator[LayerUpdate]:
     """Yield the updates of a live model: of its adapter, or against the state it started from.
 
+    A convolution is the matrix (out, in * kernel), an expert a matrix of its own, an embedding (tokens, features).
+
     Args:
-        model: a PEFT model (column or LoRA adapters), or any module with ``base_state``.
-        base_state: state dict before training; needed without adapters. Only two-dimensional weights that
-            changed are yielded.
+        model: a model with adapters of any PEFT method that has a dW (`adapters.updates`), or any module with
+            ``base_state``.
+        base_state: state dict before training; needed without adapters, and for adapters whose start moved the base.
+        adapter: name of the adapter; None takes the active ones, together.
+        left_out: what is changed but no matrix, or not of the adapter, is appended here by name.
 
     Raises:
         TypeError: if a weight is not floating point.
-        ValueError: if there are neither adapters nor ``base_state``, or the two do not match.
+        ValueError: if there are neither adapters nor ``base_state``, the two do not match, or an adapter changes no
+            matrix.
     """
-    if hasattr(model, "peft_config"):
-        for layer in factors(model):
-            _check_float(layer.base_weight, layer.name)
-            yield LayerUpdate(name=layer.name, base=layer.base_weight, left=layer.left, right=layer.right)
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()) or hasattr(model, "peft_config"):
+        found = False
+        for item in updates(model, adapter=adapter, base=base_state, left_out=left_out):
+            for layer in matrices(item, left_out):
+                found = True
+                yield layer
+        if not found:
+            raise ValueError("the adapter changes no matrix, biases and other vectors alone: it has no spectrum")
         return
     if base_state is None:
         raise ValueError("a model without adapters needs base_state, the state dict before training")
-    transposed = {f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Conv1D"}
+    transposed = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
     for name, weight in model.named_parameters():
-        if weight.ndim == 2:
+        if weight.ndim >= 2:
             if name not in base_state:
                 raise ValueError(f"base_state has no {name!r}: base and tuned model do not match")
-            found = _difference(name, base_state[name], weight.detach(), transpose=name in transposed)
-            if found is not None:
-                yield found
+            yield from _difference(name, base_state[name], weight.detach(), transpose=name in transposed)
+        elif left_out is not None and name in base_state and not torch.equal(weight, base_state[name]):
+            left_out.append(f"{name}: a vector")
 
 
-class WeightFiles:
-    """Tensors by name in one safetensors file, or in a folder of them (with or without an index).
-
-    Args:
-        path: ``model.safetensors``, another safetensors file, or a folder holding some.
-
-    Raises:
-        ValueError: if there is none, one is truncated, or two hold the same name.
-    """
-
-    def __init__(self, path: str | Path):
-        path = Path(path)
-        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-        if not files or not all(file.is_file() for file in files):
-            raise ValueError(f"no safetensors weights at {str(path)!r}; give a .safetensors file or a folder of them")
-        self.path = path
-        self._where: dict[str, Path] = {}
-        for file in files:
-            try:
-                with safe_open(file, framework="pt") as handle:
-                    names = list(handle.keys())
-            except (SafetensorError, OSError) as error:
-                raise ValueError(f"weights {str(file)!r} are damaged or truncated: {error}") from None
-            for name in names:
-                if name in self._where:
-                    raise ValueError(f"{name!r} is in both {self._where[name].name!r} and {file.name!r}")
-                self._where[name] = file
-
-    @property
-    def names(self) -> list[str]:
-        """The tensors' names, sorted."""
-        return sorted(self._where)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return a tensor's shape without reading it."""
-        with safe_open(self._where[name], framework="pt") as handle:
-            return tuple(handle.get_slice(name).get_shape())
-
-    def read(self, name: str) -> Tensor:
-        """Read one tensor."""
-        with safe_open(self._where[name], framework="pt") as handle:
-            return handle.get_tensor(name)
-
-    def find(self, layer: str) -> str:
-        """Return the name of a layer's weight, whatever prefix the file puts before it.
-
-        Raises:
-            ValueError: if no name, or more than one, ends in the layer's.
-        """
-        exact = f"{layer}.weight"
-        if exact in self._where:
-            return exact
-        ends = [
-            name
-            for name in self._where
-            if name.endswith("." + exact) or (name.endswith(".weight") and exact.endswith("." + name))
-        ]
-        if len(ends) != 1:
-            found = "no weight" if not ends else f"{len(ends)} weights"
-            raise ValueError(f"{str(self.path)!r} has {found} for layer {layer!r}: base and adapter do not match")
-        return ends[0]
+def matrices(item: WeightUpdate, left_out: list[str] | None) -> Iterator[LayerUpdate]:
+    """Cut a changed tensor into matrices (out, in); a vector is appended to ``left_out``."""
+    check_float(item.base, f"{item.name}.{item.parameter}")
+    name = item.name if item.parameter == "weight" else f"{item.name}.{item.parameter.removesuffix('.weight')}"
+    if item.left is not None:
+        base = item.base.T if item.transposed else item.base
+        yield LayerUpdate(name=name, base=base, left=item.left, right=item.right)
+    elif item.base.ndim < 2:
+        if left_out is not None:
+            left_out.append(f"{item.name}.{item.parameter}: a vector")
+    elif item.stacked:
+        for number, (base, delta) in enumerate(zip(item.base, item.update, strict=True)):
+            pair = (base.T, delta.T) if item.transposed else (base, delta)
+            yield LayerUpdate(name=f"{name}[{number}]", base=pair[0], delta=pair[1])
+    else:
+        base, delta = item.base.flatten(1), item.update.flatten(1)
+        pair = (base.T, delta.T) if item.transposed else (base, delta)
+        yield LayerUpdate(name=name, base=pair[0], delta=pair[1])
 
 
-def from_checkpoints(base: str | Path, tuned: str | Path, *, include: str = "") -> Iterator[LayerUpdate]:
+def from_checkpoints(
+    base: str | Path, tuned: str | Path, *, include: str = "", left_out: list[str] | None = None
+) -> Iterator[LayerUpdate]:
     """Yield the matrices that differ between two checkpoints on disk, one at a time.
+
+    A bare encoder is matched with its classifier's checkpoint through the prefix that most names share. A config.json
+    beside either says which weights are stored (in, out), as GPT-2's; without one all are taken as (out, in). Weights
+    that agree once both are rounded to the coarser of their types are not called changed.
 
     Args:
         base: file or folder of W0.
         tuned: file or folder of W0 + dW.
         include: regular expression that names must contain; embeddings of large models are big, leave them out so.
+        left_out: what is in one file only, no matrix, or equal but for its type is appended here by name.
 
     Raises:
         TypeError: if a weight is not floating point.
         ValueError: if a file is missing or truncated, shapes differ, or no matrix is in both.
     """
     before, after = WeightFiles(base), WeightFiles(tuned)
-    shared = [name for name in after.names if name in set(before.names) and re.search(include, name)]
-    shared = [name for name in shared if len(after.shape(name)) == 2]
-    if not shared:
+    types = layer_types(tuned) or layer_types(base)
+    pairs = {name: other for name, other in common_prefix(after.names, before.names) if re.search(include, name)}
+    if left_out is not None:
+        left_out += [f"{name}: in the tuned weights alone" for name in after.names if name not in pairs and not include]
+        left_out += [f"{name}: a vector" for name in pairs if len(after.shape(name)) < 2]
+    pairs = {name: other for name, other in pairs.items() if len(after.shape(name)) >= 2}
+    if not pairs:
         raise ValueError(f"{str(base)!r} and {str(tuned)!r} share no matrix named like {include!r}")
-    for name in shared:
-        if before.shape(name) != after.shape(name):
+    for name, other in pairs.items():
+        if before.shape(other) != after.shape(name):
             raise ValueError(
-                f"{name!r} has shape {before.shape(name)} in the base and {after.shape(name)} in the other"
+                f"{name!r} has shape {before.shape(other)} in the base and {after.shape(name)} in the other"
             )
-    for name in shared:
-        found = _difference(name, before.read(name), after.read(name))
-        if found is not None:
-            yield found
+    for name, other in pairs.items():
+        transpose = type_of(name.removesuffix(".weight"), types) is Conv1D
+        yield from _difference(name, before.read(other), after.read(name), transpose=transpose, left_out=left_out)
 
 
-def _difference(name: str, base: Tensor, tuned: Tensor, *, transpose: bool = False) -> LayerUpdate | None:
+def _difference(
+    name: str, base: Tensor, tuned: Tensor, *, transpose: bool = False, left_out: list[str] | None = None
+) -> Iterator[LayerUpdate]:
     if base.shape != tuned.shape:
         raise ValueError(f"{name!r} has shape {tuple(base.shape)} in the base and {tuple(tuned.shape)} in the other")
-    _check_float(base, name)
-    _check_float(tuned, name)
-    if base.dtype == tuned.dtype and torch.equal(base, tuned):
-        return None
+    check_float(base, name)
+    check_float(tuned, name)
+    narrow = max(base.dtype, tuned.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+    if torch.equal(base.to(narrow), tuned.to(narrow)):
+        if base.dtype != tuned.dtype and left_out is not None and not torch.equal(base.double(), tuned.double()):
+            left_out.append(f"{name}: equal once rounded to {narrow}")
+        return
     wide = torch.float64 if tuned.dtype == torch.float64 else torch.float32
     delta = torch.empty_like(tuned, dtype=wide)
     for out, after, before in zip(*(part.split(_BLOCK) for part in (delta, tuned, base)), strict=True):
         torch.sub(after.to(wide), before.to(wide), out=out)
-    if not delta.any():
-        return None
-    if transpose:
-        base, delta = base.T, delta.T
-    return LayerUpdate(name=name.removesuffix(".weight"), base=base, delta=delta)
+    short = name.removesuffix(".weight")
+    if base.ndim == 3:
+        for number, (one, change) in enumerate(zip(base, delta, strict=True)):
+            if change.any():
+                yield LayerUpdate(name=f"{short}[{number}]", base=one, delta=change)
+    elif delta.any():
+        base, delta = (part.flatten(1) for part in (base, delta))
+        pair = (base.T, delta.T) if transpose else (base, delta)
+        yield LayerUpdate(name=short, base=pair[0], delta=pair[1])
 
 
-def from_adapter(folder: str | Path, base: str | Path) -> Iterator[LayerUpdate]:
-    """Yield the updates of a saved PEFT adapter (LoRA or this project's) on a base's weight files.
-
-    PEFT itself loads the adapter, onto a skeleton whose weights take no memory, so scales, rank patterns and
-    chains mean what they mean there; base weights are read one at a time.
-
-    Args:
-        folder: what ``save_pretrained`` wrote.
-        base: safetensors file or folder of the base model.
+def check_float(weight: Tensor, name: str) -> None:
+    """Refuse a weight that is not floating point.
 
     Raises:
-        TypeError: if a base weight is not floating point.
-        ValueError: if files are missing or truncated, or shapes do not fit each other.
+        TypeError: naming it.
     """
-    folder = Path(folder)
-    if not (folder / "adapter_config.json").is_file():
-        raise ValueError(f"{str(folder)!r} holds no adapter_config.json; give a folder written by save_pretrained")
-    config: Any = PeftConfig.from_pretrained(str(folder))
-    saved = WeightFiles(folder / "adapter_model.safetensors")
-    layers = sorted({_FACTOR.split(name.removeprefix(_ROOT))[0] for name in saved.names if _FACTOR.search(name)})
-    if not layers:
-        raise ValueError(f"adapter {str(folder)!r} holds no low-rank factors; accepted: LoRA and column adapters")
-    files = WeightFiles(base)
-    flipped = bool(getattr(config, "fan_in_fan_out", False))
-    places = {layer: files.find(layer) for layer in layers}
-    shapes = {layer: files.shape(places[layer])[:: -1 if flipped else 1] for layer in layers}
-    for name in saved.names:
-        _check_factor(name, saved.shape(name), shapes)
-    config.modules_to_save, config.task_type, config.target_modules = None, None, layers
-    if hasattr(config, "fan_in_fan_out"):
-        config.fan_in_fan_out = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = PeftModel.from_pretrained(_skeleton(shapes), str(folder), config=config)
-    for item in adapters.factors(model):
-        if not item.hooks.additive:
-            raise ValueError(
-                f"adapter {str(folder)!r} of family {item.family!r} does not add to W0; load it with its base"
-            )
-        weight = files.read(places[item.name])
-        _check_float(weight, places[item.name])
-        yield LayerUpdate(name=item.name, base=weight.T if flipped else weight, left=item.left, right=item.right)
-
-
-def _check_factor(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    layer = _FACTOR.split(name.removeprefix(_ROOT))[0]
-    if layer not in shapes or not name.endswith("weight"):
-        return
-    rows, columns = shapes[layer]
-    wanted, found = (columns, shape[-1]) if ".lora_A" in name else (rows, shape[0])
-    if wanted != found:
-        raise ValueError(f"adapter tensor {name!r} of shape {shape} does not fit the base's {(rows, columns)}")
-
-
-def _skeleton(shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """Build a module tree with linear layers at the given names, whose weights share one zero."""
-    root = nn.Module()
-    for layer, (rows, columns) in shapes.items():
-        *parents, last = layer.split(".")
-        module = root
-        for parent in parents:
-            if not hasattr(module, parent):
-                module.add_module(parent, nn.Module())
-            module = getattr(module, parent)
-        linear = nn.Linear(columns, rows, bias=False, device="meta")
-        linear.weight = nn.Parameter(torch.zeros(()).expand(rows, columns), requires_grad=False)
-        module.add_module(last, linear)
-    return root
-
-
-def _check_float(weight: Tensor, name: str) -> None:
     if not weight.is_floating_point():
         raise TypeError(f"weight {name!r} is {weight.dtype}, not floating point; dequantise the model first")

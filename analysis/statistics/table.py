@@ -20,6 +20,7 @@ from analysis.statistics.agreement import (
     tied_share,
 )
 from analysis.statistics.conditional_mi import Strata, conditional_mutual_information, conditioning_strata
+from analysis.statistics.crossed import crossed_tau
 from analysis.statistics.pairs import check_design, dense_ranks
 from analysis.statistics.resampling import (
     adjust_p_values,
@@ -28,7 +29,6 @@ from analysis.statistics.resampling import (
     interval,
     permutation_p_value,
 )
-from analysis.statistics.rounding import interval_side
 
 __all__ = ["Comparison", "agreement_table", "family_differences"]
 
@@ -51,8 +51,9 @@ class Comparison:
         replicates: bootstrap samples of tau, granulated tau and partial tau.
         permutations: shuffles for their p-values.
         cmi_replicates: samples and shuffles of the conditional mutual information, which costs more.
-        confidence: of the percentile intervals.
+        confidence: of the intervals.
         seed: of both resamplings.
+        margin: difference of tau-b below which two measures count as equivalent, stated beforehand; None for none.
     """
 
     target: str
@@ -67,6 +68,7 @@ class Comparison:
     cmi_replicates: int = 100
     confidence: float = 0.95
     seed: int = 0
+    margin: float | None = None
 
 
 def _labels(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.intp]:
@@ -272,44 +274,59 @@ def _axis_pairs(axes: tuple[str, ...], levels: list[int]) -> list[tuple[tuple[st
 def family_differences(
     frame: pd.DataFrame, *, champion: str, rivals: Sequence[str], comparison: Comparison
 ) -> pd.DataFrame:
-    """Is one measure's tau-b larger than its rivals'? Paired: the same bootstrap samples for both.
+    """Is one measure's tau-b larger than its rivals'? Both with one interval, over configurations and seeds.
 
     Args:
-        frame: one row per run.
+        frame: one row per run, with a column ``seed``.
         champion: the measure whose superiority is claimed.
-        rivals: measures that it is claimed to beat.
-        comparison: target, clusters, replicates and confidence.
+        rivals: measures that it is claimed to beat, a family fixed beforehand.
+        comparison: target, clusters (configurations), level (what its confidence leaves) and margin.
 
     Returns:
-        Indexed by rival: ``runs`` that know both, both taus, their ``difference`` with ``low`` and ``high``, and
-        ``verdict`` (``"champion"``, ``"rival"`` or ``"undecided"`` where the interval holds zero), ``edge`` (distance
-        of the interval's nearer end to zero, where the verdict tips).
+        Indexed by rival: ``runs`` that know both, both taus, their ``difference`` with ``standard_error``, ``degrees``
+        of freedom, ``low`` and ``high`` (`analysis.statistics.crossed`; each rival alone); one-sided p-values
+        ``p_champion`` and ``p_rival`` of the other side, ``p_champion_holm`` and ``p_rival_holm`` corrected over the
+        family, ``p_equivalent`` where a margin was stated; ``verdict`` (``"champion"`` or ``"rival"`` where the
+        corrected p-value is at most half of the level, ``"equivalent"``, or ``"undecided"``), and ``edge``: how near
+        the nearer of the two corrected p-values is to where the verdict tips.
 
     Raises:
-        ValueError: if fewer than three runs know both measures.
+        ValueError: if fewer than three runs know both measures, or they share one seed or configuration.
     """
-    rows = {}
+    rows: dict[str, dict[str, object]] = {}
     for rival in rivals:
         known = frame.dropna(subset=[champion, rival, comparison.target]).reset_index(drop=True)
         if len(known) < 3:
             raise ValueError(f"{len(known)} runs know both {champion!r} and {rival!r}; at least three are needed")
+        ways = {"configuration": _clusters(known, comparison), "seed": known["seed"].to_numpy()}
         both, target = known[[champion, rival]].to_numpy(dtype=np.float64), known[comparison.target].to_numpy(float)
-        weights = bootstrap_weights(
-            _clusters(known, comparison), replicates=comparison.replicates, seed=comparison.seed
-        )
-        tau = kendall_tau(both, target)
-        samples = kendall_tau(both, target, weights=weights)
-        low, high = interval(samples[:, 0] - samples[:, 1], confidence=comparison.confidence)
+        tau, above = crossed_tau(both, target, ways)
+        low, high = above.interval(confidence=comparison.confidence)
         rows[rival] = {
             "runs": len(known),
-            "tau_champion": tau[0],
-            "tau_rival": tau[1],
-            "difference": tau[0] - tau[1],
+            "tau_champion": tau.value[0],
+            "tau_rival": tau.value[1],
+            "difference": above.value.item(),
+            "standard_error": above.standard_error.item(),
+            "degrees": above.degrees.item(),
             "low": low.item(),
             "high": high.item(),
-            "verdict": {1: "champion", -1: "rival", 0: "undecided"}[interval_side(low.item(), high.item(), scale=1.0)],
-            "edge": min(abs(low.item()), abs(high.item())),
+            "p_champion": above.p_above().item(),
+            "p_rival": above.p_below().item(),
         }
+        if comparison.margin is not None:
+            rows[rival]["p_equivalent"] = above.p_equivalent(comparison.margin).item()
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "rival"
-    return table
+    return _with_verdicts(table, level=1 - comparison.confidence)
+
+
+def _with_verdicts(table: pd.DataFrame, *, level: float) -> pd.DataFrame:
+    corrected = {side: adjust_p_values(table[f"p_{side}"], method="holm") for side in ("champion", "rival")}
+    wins = {side: p_values <= level / 2 for side, p_values in corrected.items()}
+    near = table["p_equivalent"] <= level if "p_equivalent" in table else np.zeros(len(table), dtype=bool)
+    verdict = np.select([wins["champion"], wins["rival"], near], ["champion", "rival", "equivalent"], "undecided")
+    edge = np.min([np.abs(p_values - level / 2) for p_values in corrected.values()], axis=0)
+    return table.assign(
+        p_champion_holm=corrected["champion"], p_rival_holm=corrected["rival"], verdict=verdict, edge=edge
+    )

@@ -17,6 +17,7 @@ from .chains import intruder_curves as intruder_curves
 from .chains import intruder_frame as intruder_frame
 from .chains import sharpness_frame as sharpness_frame
 from .claim import published_result as published_result
+from .coverage import write_coverage as write_coverage
 from .exact import write_exact as write_exact
 from .export import exported_updates as exported_updates
 from .export import write_adapters as write_adapters

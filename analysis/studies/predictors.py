@@ -18,7 +18,7 @@ import pandas as pd
 from analysis.measures import FAMILIES, families
 from analysis.records import frame_of, read_json
 from analysis.runs import find_runs
-from theory.bounds import from_update
+from theory.bounds import update_bounds
 from theory.checks import check_choice
 from theory.methods import METHODS
 from theory.networks import Network
@@ -85,7 +85,7 @@ def _numbers(obj: Any, prefix: str) -> dict[str, float]:
 def bound_columns(updates: Sequence[Mapping[str, Any]], *, num_examples: int, loss_range: float) -> dict[str, float]:
     """Evaluate every bound on a run's actual update, as logarithms (their order is the bounds' order).
 
-    ``bound/<name>`` are the rows of ``theory.bounds.from_update``. ``unit-network/<name>`` are the rows that need
+    ``bound/<name>`` are those of ``theory.bounds.update_bounds``. ``unit-network/<name>`` are the rows that need
     Theorem 1's feed-forward network, evaluated as if the adapted matrices were one with unit constants, zero
     offsets and inputs of norm one: a diagnostic that keeps the norms' roles, no bound for a transformer.
 
@@ -95,17 +95,15 @@ def bound_columns(updates: Sequence[Mapping[str, Any]], *, num_examples: int, lo
         loss_range: width of the loss' range; sigma is half of it.
     """
     setting: dict[str, Any] = {"num_examples": num_examples, "sigma": loss_range / 2, "loss_range": loss_range}
-    table = from_update(updates, **setting)
-    columns = {f"bound/{name}": value for name, value in zip(table["bound"], table["log_value"], strict=True)}
+    columns = {f"bound/{one.name}": float(one.log_value) for one in update_bounds(updates, **setting)}
     adapted = [update for update in updates if update["kind"] != "head"]
     if adapted:
         network = Network(base_norms=[update["norm_base"] for update in adapted])
-        unit = from_update(adapted, network=network, **setting)
         known = {name.removeprefix("bound/") for name in columns}
         columns |= {
-            f"unit-network/{name}": value
-            for name, value in zip(unit["bound"], unit["log_value"], strict=True)
-            if name not in known
+            f"unit-network/{one.name}": float(one.log_value)
+            for one in update_bounds(adapted, network=network, **setting)
+            if one.name not in known
         }
     return columns
 

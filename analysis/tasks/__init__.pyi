@@ -12,12 +12,14 @@ from .load import check_places as check_places
 from .load import load_model as load_model
 from .load import load_task as load_task
 from .load import task_names as task_names
+from .models import weights_folder as weights_folder
 from .presets import DATASETS as DATASETS
 from .presets import MODELS as MODELS
 from .presets import TINY_MODELS as TINY_MODELS
 from .presets import Dataset as Dataset
 from .presets import register_dataset as register_dataset
 from .quiet import quiet_transformers as quiet_transformers
+from .report import DataReport as DataReport
 from .rounding import forward_error as forward_error
 from .rounding import lowest as lowest
 from .rounding import mean_error as mean_error

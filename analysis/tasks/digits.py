@@ -27,6 +27,8 @@ from transformers import ViTConfig, ViTForImageClassification
 from analysis.records import atomic_write_bytes, cache_folder, check_writable, config_key
 from analysis.tasks.batches import stack_images
 from analysis.tasks.redraw import redraw
+from analysis.tasks.report import report_data, shown_image
+from analysis.tasks.screen import Screened
 from analysis.tasks.task import DataOptions, Task
 
 __all__ = [
@@ -94,19 +96,34 @@ def digits_task(*, model: str | None, seed: int, options: DataOptions) -> Task:
             {"pixel_values": torch.from_numpy(images[i]), "labels": _CLASSES.index(int(targets[i]))} for i in indices
         ]
 
+    parts = {"train": train, "heldout": heldout}
+    classes = {split: [str(target) for target in targets[part]] for split, part in parts.items()}
+    names = tuple(str(digit) for digit in _CLASSES)
+    report = report_data(
+        kind="image-classification",
+        parts=[Screened(where="scikit-learn's digits 5-9", rows=pool, read=len(pool))],
+        rows={split: [{"label": name} for name in members] for split, members in classes.items()},
+        inputs={split: [images[i].tobytes() for i in part] for split, part in parts.items()},
+        classes=classes,
+        names=names,
+        shown=[shown_image(torch.from_numpy(images[part[0]]), str(targets[part[0]])) for part in parts.values()],
+    )
     return Task(
         name="digits",
         kind="image-classification",
         train=examples(train),
         heldout=examples(heldout),
         num_labels=len(_CLASSES),
-        label_names=tuple(str(digit) for digit in _CLASSES),
+        label_names=names,
         collate=stack_images,
         metric_name="accuracy",
         max_loss=math.log(10 * len(_CLASSES)),
         model=model,
         seed=seed,
         notes=("8 x 8 digits 5-9; base model pretrained on digits 0-4; split drawn by seed",),
+        overlap=report.overlap,
+        report=report,
+        stratify=options.stratify,
     )
 
 

@@ -5,56 +5,72 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from analysis.tasks.batches import pad_batch, stack_images
+from analysis.tasks.image_files import identify
 from analysis.tasks.kinds import Kind
 from analysis.tasks.models import load_image_processor, load_tokenizer, supports_multiple_choice
-from analysis.tasks.task import DataOptions, RawTask, Task
+from analysis.tasks.report import report_data, shown_image
+from analysis.tasks.task import DataOptions, RawTask, Task, choose
 
 __all__ = ["encode_task"]
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def _subsample(rows: Sequence[dict[str, Any]], count: int | None, *, seed: int, name: str) -> Sequence[dict[str, Any]]:
+def _subsample(
+    rows: Sequence[dict[str, Any]], count: int | None, *, seed: int, name: str, stratify: bool
+) -> Sequence[dict[str, Any]]:
     if count is None:
         return rows
     if count > len(rows):
         raise ValueError(f"{name} must be at most {len(rows)}, the examples there are, got {count}")
-    chosen = np.random.default_rng([seed, 2]).permutation(len(rows))[:count]
-    return [rows[i] for i in sorted(chosen.tolist())]
+    labels = [_label_text(row["label"]) for row in rows] if stratify else None
+    rng = np.random.default_rng([seed, 2])
+    return [rows[i] for i in choose(len(rows), count, labels=labels, rng=rng, every_class=name == "num_train")]
+
+
+def _label_text(label: object) -> str:
+    """Write a class out; a whole number stays one where a column of numbers was read as floats."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _class_names(raw: RawTask) -> tuple[str, ...]:
-    for split in ("train", "heldout"):
-        for number, row in enumerate(getattr(raw, split)):
-            if row["label"] is None or not str(row["label"]).strip():
-                raise ValueError(f"the label of {split} example {number} is empty; fill it in or leave the row out")
+    """Name the classes: the data set's own, or those that occur in either split."""
     if raw.kind == "multiple-choice":
-        names = tuple(_LETTERS[: max(len(row["choices"]) for row in raw.train)])
+        names = tuple(_LETTERS[: max(len(row["choices"]) for row in (*raw.train, *raw.heldout))])
     else:
-        names = raw.label_names or tuple(sorted({str(row["label"]) for row in raw.train}))
-    seen = {str(row["label"]) for row in raw.train}
+        labels = {_label_text(row["label"]) for row in (*raw.train, *raw.heldout)}
+        names = raw.label_names or tuple(sorted(labels))
+    seen = {_label_text(row["label"]) for row in raw.train}
     if len(seen) < 2:
         raise ValueError(f"the training split has one class only ({next(iter(seen))!r}); a classifier needs two")
     return names
 
 
 def _class_index(row: dict[str, Any], names: tuple[str, ...], split: str, number: int) -> int:
-    label = row["label"]
-    if "choices" in row and isinstance(label, int):
-        if not 0 <= label < len(row["choices"]):
-            raise ValueError(f"label {label} of {split} example {number} is none of its {len(row['choices'])} choices")
-        return label
+    text = _label_text(row["label"])
+    if "choices" in row:
+        count = len(row["choices"])
+        index = int(text) if re.fullmatch(r"-?\d+", text) else _LETTERS[:count].find(text.upper())
+        if not 0 <= index < count or (len(text) != 1 and not text.isdigit()):
+            raise ValueError(
+                f"label {row['label']!r} of {split} example {number} is none of its {count} choices; "
+                f"accepted: 0 to {count - 1} or A to {_LETTERS[count - 1]}"
+            )
+        return index
     try:
-        return names.index(str(label))
+        return names.index(text)
     except ValueError:
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise ValueError(f"label {label!r} of {split} example {number} does not parse; accepted: {shown}") from None
+        raise ValueError(
+            f"label {row['label']!r} of {split} example {number} is no class of this data set; accepted: {shown}"
+        ) from None
 
 
 def _number(row: dict[str, Any], split: str, number: int) -> float:
@@ -82,33 +98,51 @@ def _lettered(row: dict[str, Any]) -> str:
     )
 
 
-def _encode_rows(rows: Sequence[dict[str, Any]], tokenizer: Any, kind: Kind, max_length: int) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class _Encoded:
+    """Examples as token lists, and which of them were cut."""
+
+    examples: list[dict[str, Any]]
+    cut: list[bool]
+
+    def lengths(self) -> list[int]:
+        ids = [example["input_ids"] for example in self.examples]
+        return [max(map(len, one)) if one and isinstance(one[0], list) else len(one) for one in ids]
+
+
+def _cut(encoded: Any, limit: int) -> list[bool]:
+    """Say of each text of a batch whether it was cut; a tokenizer in plain Python leaves "is as long as allowed"."""
+    if encoded.encodings is not None:
+        return [bool(one.overflowing) for one in encoded.encodings]
+    return [len(ids) >= limit for ids in encoded["input_ids"]]
+
+
+def _encode_rows(rows: Sequence[dict[str, Any]], tokenizer: Any, kind: Kind, max_length: int) -> _Encoded:
+    limit: dict[str, Any] = {"truncation": True, "max_length": max_length}
     if kind == "multiple-choice":
-        return [
-            dict(
-                tokenizer(
-                    [row["text"]] * len(row["choices"]), list(row["choices"]), truncation=True, max_length=max_length
-                )
-            )
-            for row in rows
-        ]
+        questions = [tokenizer([row["text"]] * len(row["choices"]), [*row["choices"]], **limit) for row in rows]
+        return _Encoded([dict(one) for one in questions], [any(_cut(one, max_length)) for one in questions])
     if kind == "causal-lm":
-        return [_encode_completion(row, tokenizer, max_length) for row in rows]
+        return _encode_completions(rows, tokenizer, limit)
     pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
-    encoded = tokenizer([row["text"] for row in rows], pairs, truncation=True, max_length=max_length)
-    return [{key: encoded[key][i] for key in encoded} for i in range(len(rows))]
+    encoded = tokenizer([row["text"] for row in rows], pairs, **limit)
+    return _Encoded([{key: encoded[key][i] for key in encoded} for i in range(len(rows))], _cut(encoded, max_length))
 
 
-def _encode_completion(row: dict[str, Any], tokenizer: Any, max_length: int) -> dict[str, Any]:
+def _encode_completions(rows: Sequence[dict[str, Any]], tokenizer: Any, limit: dict[str, Any]) -> _Encoded:
     """Prompt then target then end of text; the loss is on the target alone (its prompt's labels are -100)."""
-    prompt = tokenizer(row["text"], truncation=True, max_length=max_length)["input_ids"]
-    target = tokenizer(row["target"], add_special_tokens=False, truncation=True, max_length=max_length)["input_ids"]
-    if tokenizer.eos_token_id is not None:
-        target = [*target, tokenizer.eos_token_id]
-    prompt = prompt[: max(1, max_length - len(target))]
-    ids = [*prompt, *target][:max_length]
-    labels = [*([-100] * len(prompt)), *target][:max_length]
-    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+    longest = limit["max_length"]
+    prompts = tokenizer([row["text"] for row in rows], **limit)
+    targets = tokenizer([row["target"] for row in rows], add_special_tokens=False, **limit)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    examples, cut = [], [a or b for a, b in zip(_cut(prompts, longest), _cut(targets, longest), strict=True)]
+    for i, (prompt, target) in enumerate(zip(prompts["input_ids"], targets["input_ids"], strict=True)):
+        kept = prompt[: max(1, longest - len(target) - len(end))]
+        ids = [*kept, *target, *end][:longest]
+        labels = [*([-100] * len(kept)), *target, *end][:longest]
+        cut[i] = cut[i] or len(ids) < len(prompt) + len(target) + len(end)
+        examples.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
+    return _Encoded(examples, cut)
 
 
 def _identity(row: dict[str, Any]) -> Any:
@@ -119,6 +153,19 @@ def _identity(row: dict[str, Any]) -> Any:
     )
 
 
+def _shown(example: dict[str, Any], name: str, tokenizer: Any) -> str:
+    """Decode one example as the model sees it, special tokens and all."""
+    ids = example["input_ids"]
+    if ids and isinstance(ids[0], list):
+        text = " | ".join(tokenizer.decode(one) for one in ids)
+    elif isinstance(example["labels"], list):
+        start = next((i for i, label in enumerate(example["labels"]) if label != -100), len(ids))
+        return f"{tokenizer.decode(ids[:start])!r} -> {tokenizer.decode(ids[start:])!r}"
+    else:
+        text = tokenizer.decode(ids)
+    return f"{text!r} -> {name or example['labels']}"
+
+
 def encode_task(raw: RawTask, *, name: str, model: str, seed: int, options: DataOptions) -> Task:
     """Parse labels, tokenise, and build the task.
 
@@ -126,19 +173,34 @@ def encode_task(raw: RawTask, *, name: str, model: str, seed: int, options: Data
     choices in the prompt; the task's notes say so.
 
     Raises:
-        ValueError: an empty split, all texts empty, one class only, a label that does not parse.
+        ValueError: an empty split, all texts empty, one class only, a label that does not parse; or what the data
+            report warns about, where the options are strict.
     """
     _check_rows(raw)
+    if options.stratify and raw.kind in ("regression", "causal-lm"):
+        raise ValueError(f"stratify needs classes; task {name!r} of kind {raw.kind!r} has none")
     names = () if raw.kind in ("regression", "causal-lm") else _class_names(raw)
+    draw = functools.partial(_subsample, seed=seed, stratify=options.stratify)
     raw = dataclasses.replace(
         raw,
-        train=_subsample(raw.train, options.num_train, seed=seed, name="num_train"),
-        heldout=_subsample(raw.heldout, options.num_heldout, seed=seed, name="num_heldout"),
+        train=draw(raw.train, options.num_train, name="num_train"),
+        heldout=draw(raw.heldout, options.num_heldout, name="num_heldout"),
     )
-    kind, notes = raw.kind, raw.notes
-    if kind == "image-classification":
-        return _image_task(raw, name=name, model=model, seed=seed, names=names)
-    tokenizer = load_tokenizer(model)
+    built = functools.partial(Task, name=name, model=model, seed=seed, stratify=options.stratify, label_names=names)
+    if raw.kind == "image-classification":
+        task = _image_task(raw, built, load_image_processor(model), names)
+    else:
+        task = _text_task(raw, built, model, names, options)
+    if options.strict and task.report.warnings:
+        more = f" (and {len(task.report.warnings) - 1} more)" if task.report.warnings[1:] else ""
+        raise ValueError(f"strict: {task.report.warnings[0]}{more}; mend the data, or leave strict out")
+    return task
+
+
+def _text_task(
+    raw: RawTask, built: Callable[..., Task], model: str, names: tuple[str, ...], options: DataOptions
+) -> Task:
+    kind, notes, tokenizer, max_length = raw.kind, raw.notes, load_tokenizer(model), options.max_length or 128
     encode_as, count = kind, 0
     if kind == "multiple-choice":
         counts = {len(row["choices"]) for split in (raw.train, raw.heldout) for row in split}
@@ -147,43 +209,56 @@ def encode_task(raw: RawTask, *, name: str, model: str, seed: int, options: Data
         else:
             encode_as = "text-classification"
             notes = (*notes, "choices lettered in the prompt, answered by a classification head")
-    splits, parsed_labels = {}, {}
-    for split, rows in (("train", raw.train), ("heldout", raw.heldout)):
-        texts = [{"text": _lettered(row)} for row in rows] if encode_as != kind else rows
-        examples = _encode_rows(texts, tokenizer, encode_as, options.max_length or 128)
-        if kind == "regression":
-            parsed_labels[split] = [_number(row, split, i) for i, row in enumerate(rows)]
-        elif kind != "causal-lm":
-            parsed_labels[split] = [_class_index(row, names, split, i) for i, row in enumerate(rows)]
-        for i, example in enumerate(examples):
-            if split in parsed_labels:
-                example["labels"] = parsed_labels[split][i]
-        splits[split] = examples
-    num_labels, max_loss = len(names), math.log(10 * max(len(names), 1))
-    loss_name: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    if kind == "regression":
-        low, high = options.label_range or raw.label_range or _observed_range(parsed_labels["train"])
-        num_labels, loss_name, max_loss = 1, "squared_error", (high - low) ** 2
-    elif kind == "causal-lm":
-        num_labels = len(tokenizer)
-        max_loss = math.log(10 * num_labels)
-    seen = {_identity(row) for row in raw.train}
-    return Task(
-        name=name,
+    rows = {"train": raw.train, "heldout": raw.heldout}
+    encoded, labels = {}, {}
+    for split, members in rows.items():
+        texts = [{"text": _lettered(row)} for row in members] if encode_as != kind else members
+        encoded[split] = _encode_rows(texts, tokenizer, encode_as, max_length)
+        if kind != "causal-lm":
+            labels[split] = [
+                _number(row, split, i) if kind == "regression" else _class_index(row, names, split, i)
+                for i, row in enumerate(members)
+            ]
+            for example, label in zip(encoded[split].examples, labels[split], strict=True):
+                example["labels"] = label
+    inputs = {split: [_identity(row) for row in members] for split, members in rows.items()}
+    classes = {split: [names[i] for i in labels[split]] if names else [] for split in rows}
+    report = report_data(
+        kind=kind,
+        parts=raw.parts,
+        rows=rows,
+        inputs=inputs,
+        classes=classes,
+        names=names,
+        shown=[_shown(encoded[s].examples[0], classes[s][0] if names else "", tokenizer) for s in rows],
+        lengths={split: encoded[split].lengths() for split in rows},
+        cut={split: sum(encoded[split].cut) for split in rows},
+        max_length=max_length,
+    )
+    return built(
         kind=encode_as,
-        train=splits["train"],
-        heldout=splits["heldout"],
-        num_labels=num_labels,
-        label_names=names,
+        train=encoded["train"].examples,
+        heldout=encoded["heldout"].examples,
         collate=functools.partial(pad_batch, pad_id=tokenizer.pad_token_id, choices=count),
         metric_name=raw.metric_name,
-        loss_name=loss_name,
-        max_loss=max_loss,
-        model=model,
-        seed=seed,
         notes=notes,
-        overlap=sum(_identity(row) in seen for row in raw.heldout),
+        overlap=report.overlap,
+        pad_id=tokenizer.pad_token_id,
+        decode=functools.partial(tokenizer.decode, skip_special_tokens=True),
+        report=report,
+        **_loss(raw, names, len(tokenizer), labels.get("train"), options),
     )
+
+
+def _loss(
+    raw: RawTask, names: tuple[str, ...], vocabulary: int, labels: list[Any] | None, options: DataOptions
+) -> dict[str, Any]:
+    """Return the loss of a task, where it is clipped, and the number of the model's outputs."""
+    if raw.kind == "regression":
+        low, high = options.label_range or raw.label_range or _observed_range(labels or [])
+        return {"loss_name": "squared_error", "max_loss": (high - low) ** 2, "num_labels": 1}
+    count = vocabulary if raw.kind == "causal-lm" else len(names)
+    return {"loss_name": "cross_entropy", "max_loss": math.log(10 * count), "num_labels": count}
 
 
 def _observed_range(labels: list[float]) -> tuple[float, float]:
@@ -209,23 +284,29 @@ class _Images(Sequence):
         return {"pixel_values": pixels, "labels": self.labels[index]}
 
 
-def _image_task(raw: RawTask, *, name: str, model: str, seed: int, names: tuple[str, ...]) -> Task:
-    processor = load_image_processor(model)
-    splits = {
-        split: _Images(rows, [_class_index(row, names, split, i) for i, row in enumerate(rows)], processor)
-        for split, rows in (("train", raw.train), ("heldout", raw.heldout))
-    }
-    return Task(
-        name=name,
+def _image_task(raw: RawTask, built: Callable[..., Task], processor: Any, names: tuple[str, ...]) -> Task:
+    rows = {"train": raw.train, "heldout": raw.heldout}
+    labels = {s: [_class_index(row, names, s, i) for i, row in enumerate(members)] for s, members in rows.items()}
+    splits = {split: _Images(members, labels[split], processor) for split, members in rows.items()}
+    classes = {split: [names[i] for i in labels[split]] for split in rows}
+    report = report_data(
+        kind=raw.kind,
+        parts=raw.parts,
+        rows=rows,
+        inputs=dict(zip(rows, identify([[row["image"] for row in members] for members in rows.values()]), strict=True)),
+        classes=classes,
+        names=names,
+        shown=[shown_image(splits[split][0]["pixel_values"], classes[split][0]) for split in rows],
+    )
+    return built(
         kind="image-classification",
         train=splits["train"],
         heldout=splits["heldout"],
         num_labels=len(names),
-        label_names=names,
         collate=stack_images,
         metric_name=raw.metric_name,
         max_loss=math.log(10 * len(names)),
-        model=model,
-        seed=seed,
         notes=raw.notes,
+        overlap=report.overlap,
+        report=report,
     )

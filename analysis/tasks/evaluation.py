@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,10 @@ from analysis.tasks.kinds import METRICS
 from analysis.tasks.task import Task
 
 __all__ = ["Outputs", "doubtful_errors", "evaluate", "metric"]
+
+
+_LOGITS = 2**25
+"""A quarter of a gigabyte in float64, of which an evaluation holds about four at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +96,8 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad():
-            for start in range(0, len(order), batch_size):
-                batch = task.collate([examples[i] for i in order[start : start + batch_size]])
+            for chosen in _batches(order, examples, task, batch_size):
+                batch = task.collate([examples[i] for i in chosen])
                 batch = {
                     key: value.to(device, torch.float64) if wide and value.is_floating_point() else value.to(device)
                     for key, value in batch.items()
@@ -125,6 +129,22 @@ def evaluate(
         values.append(value)
     names = ("losses", "clipped", "errors", "margins", "predictions", "labels", "weights")
     return Outputs(**dict(zip(names, values, strict=True)), largest_logit=largest)
+
+
+def _batches(
+    order: Sequence[int], examples: Sequence[dict[str, Any]], task: Task, batch_size: int
+) -> Iterator[list[int]]:
+    """Cut an order by length into batches; a language model's hold at most :data:`_LOGITS` logits each."""
+    batch: list[int] = []
+    for i in order:
+        full = len(batch) == batch_size
+        if task.kind == "causal-lm":
+            full = full or (len(batch) + 1) * len(examples[i]["input_ids"]) * task.num_labels > _LOGITS
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch
 
 
 def doubtful_errors(outputs: Outputs, logit_error: float) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["read_cifar_binary", "read_image_folders"]
+from analysis.tasks.image_files import read_image_folders
+from analysis.tasks.kinds import HELDOUT
+
+__all__ = ["read_cifar_binary", "read_officehome"]
 
 Rows = list[dict[str, Any]]
 
@@ -20,17 +22,14 @@ def _file(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def read_image_folders(folder: Path) -> dict[str, Any]:
-    """Read domain/class/image (OfficeHome), all domains pooled, split by seed."""
-
-    def opener(path: Path) -> Callable[[], Any]:
-        return lambda: Image.open(path)
-
-    files = sorted(path for path in folder.glob("*/*/*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not files:
-        raise ValueError(f"folder {str(folder)!r} holds no domain/class/image.jpg")
-    rows = [{"image": opener(path), "label": path.parent.name} for path in files]
-    return {"all": rows, "notes": ("all domains pooled, split by seed",)}
+def read_officehome(folder: Path) -> dict[str, Any]:
+    """Read domain/class/image, all domains pooled and split by seed; a folder ``test`` beside them is held out."""
+    tables = read_image_folders(folder)
+    heldout = next((name for name in HELDOUT if name in tables), None)
+    notes = tables["train"].remarks
+    if heldout is None:
+        return {"all": tables["train"].rows, "notes": (*notes, "split by seed")}
+    return {"train": tables["train"].rows, "heldout": tables[heldout].rows, "notes": (*notes, f"held out: {heldout}")}
 
 
 def read_cifar_binary(folder: Path) -> dict[str, Any]:

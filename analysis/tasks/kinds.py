@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["CLASSIFICATION", "KINDS", "METRICS", "Kind"]
+__all__ = ["CLASSIFICATION", "HELDOUT", "KINDS", "METRICS", "Kind"]
 
 
 Kind = Literal["image-classification", "text-classification", "multiple-choice", "regression", "causal-lm"]
@@ -23,3 +23,6 @@ CLASSIFICATION: tuple[Kind, ...] = ("image-classification", "text-classification
 
 METRICS = ("accuracy", "matthews", "pearson", "perplexity")
 """What ``analysis.tasks.evaluation.metric`` computes."""
+
+HELDOUT = ("test", "heldout", "validation", "valid", "dev", "val")
+"""Names of the part of a data set that is held out, the first that is there."""

@@ -2,7 +2,7 @@
 
 A task is two fixed lists of encoded examples, how to batch them, and what is measured on them.
 The held-out list is never used to choose anything; whatever selects must carve its own split out
-of ``train`` (:func:`carve`).
+of ``train`` (:func:`analysis.tasks.carve`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -31,6 +32,7 @@ __all__ = [
     "load_tokenizer",
     "resolve_model",
     "supports_multiple_choice",
+    "weights_folder",
 ]
 
 
@@ -84,6 +86,28 @@ def _from_pretrained(factory: Any, spec: str, **kwargs: Any) -> Any:
     except (OSError, ConnectionError) as error:
         if Path(target).is_dir():
             raise ValueError(f"model folder {spec!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        offline = "" if hub_reachable() else " (offline)"
+        raise ValueError(
+            f"model {spec!r} is no local folder and cannot be fetched from the hub{offline}; give a local folder"
+        ) from None
+
+
+def weights_folder(spec: str) -> Path:
+    """Return a local folder of a model's weights: the folder itself, or the hub's files, fetched once.
+
+    Args:
+        spec: see :func:`resolve_model`.
+
+    Raises:
+        ValueError: if it is neither a local folder nor reachable on the hub.
+    """
+    target = resolve_model(spec)
+    if Path(target).is_dir():
+        return Path(target)
+    try:
+        wanted = ["*.safetensors", "*.json", "*.bin"]
+        return Path(snapshot_download(target, allow_patterns=wanted, local_files_only=not hub_reachable()))
+    except (OSError, ConnectionError, ValueError):
         offline = "" if hub_reachable() else " (offline)"
         raise ValueError(
             f"model {spec!r} is no local folder and cannot be fetched from the hub{offline}; give a local folder"

@@ -6,14 +6,14 @@ no held-out file returns ``"all"`` instead, which is split by seed.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.tasks.files import find_file, read_delimited, read_json_rows, read_text
 from analysis.tasks.presets import Dataset
+from analysis.tasks.screen import screen
 from analysis.tasks.tables import read_hub_preset
 from analysis.tasks.task import DataOptions, RawTask, Rows, Splits, split_by_seed
 from theory.registry import resolve
@@ -36,62 +36,34 @@ __all__ = [
 ]
 
 
-def _find(folder: Path, *names: str) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise ValueError(f"folder {str(folder)!r} holds none of {', '.join(names)}")
+def _tsv(path: Path, columns: tuple[str, ...] | None = None, *, more_fields: bool = False) -> Rows:
+    """Read tab-separated fields without quoting: a quotation mark is part of the text."""
+    return [*read_delimited(path, separator="\t", quoting="none", columns=columns, more_fields=more_fields).rows]
 
 
-def _text(path: Path, encoding: str = "utf-8-sig") -> str:
-    try:
-        return path.read_text(encoding=encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"file {str(path)!r} is not {encoding} (byte {error.start}); convert it first") from None
-
-
-def _tsv(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[dict[str, str]]:
-    """Tab-separated without quoting: a quotation mark is part of the text."""
-    lines = [line.split("\t") for line in _text(path).replace("\r\n", "\n").split("\n") if line.strip()]
-    if not lines:
-        raise ValueError(f"file {str(path)!r} is empty")
-    header = columns or tuple(lines.pop(0))
-    for number, cells in enumerate(lines, start=1 if columns else 2):
-        if len(cells) < len(header):
-            raise ValueError(f"line {number} of {str(path)!r} has {len(cells)} fields, expected {len(header)}")
-        yield dict(zip(header, cells, strict=False))
-
-
-def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} of {str(path)!r} is no JSON ({error.msg})") from None
-
-
-def _csv(path: Path) -> Iterator[dict[str, str]]:
-    yield from csv.DictReader(io.StringIO(_text(path), newline=""))
-
-
-def _take(row: dict[str, Any], path: Path, *names: str) -> Any:
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise ValueError(f"file {str(path)!r} has no column {' or '.join(names)}; it has {', '.join(map(str, row))}")
+def _take(row: Mapping[str, Any], path: Path, *names: str) -> Any:
+    """Return the first of these columns that a row has; null where it has one but no value in it."""
+    there = [name for name in names if name in row]
+    if not there:
+        raise ValueError(f"file {str(path)!r} has no column {' or '.join(names)}; it has {', '.join(map(str, row))}")
+    return next((row[name] for name in there if row[name] is not None), None)
 
 
 def _pairs(path: Path, first: str, second: str, label: str, columns: tuple[str, ...] | None = None) -> Rows:
     return [
         {"text": _take(row, path, first), "text_pair": _take(row, path, second), "label": _take(row, path, label)}
-        for row in _tsv(path, columns)
+        for row in _tsv(path, columns, more_fields=columns is not None)
     ]
+
+
+def _lines(path: Path, encoding: str = "utf-8") -> list[str]:
+    """Return a file's lines; only line feeds end one, whatever else a letter of the encoding may mean elsewhere."""
+    return read_text(path, encoding).replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
 def _trec(path: Path, *, fine: bool) -> Rows:
     rows = []
-    for number, line in enumerate(_text(path, "latin-1").splitlines(), start=1):
+    for number, line in enumerate(_lines(path, "latin-1"), start=1):
         if not line.strip():
             continue
         label, _, text = line.partition(" ")
@@ -112,30 +84,30 @@ def read_trec_fine(folder: Path) -> Splits:
 
 
 def _read_trec(folder: Path, *, fine: bool) -> Splits:
-    train = _find(folder, "train_5500.label", "train.label")
-    return {"train": _trec(train, fine=fine), "heldout": _trec(_find(folder, "TREC_10.label"), fine=fine)}
+    train = find_file(folder, "train_5500.label", "train.label")
+    return {"train": _trec(train, fine=fine), "heldout": _trec(find_file(folder, "TREC_10.label"), fine=fine)}
 
 
 def read_mrpc(folder: Path) -> Splits:
     """Read the paraphrase corpus as Microsoft or GLUE publish it."""
     names = ("#1 String", "#2 String", "Quality")
     return {
-        "train": _pairs(_find(folder, "train.tsv", "msr_paraphrase_train.txt"), *names),
-        "heldout": _pairs(_find(folder, "test.tsv", "msr_paraphrase_test.txt"), *names),
+        "train": _pairs(find_file(folder, "train.tsv", "msr_paraphrase_train.txt"), *names),
+        "heldout": _pairs(find_file(folder, "test.tsv", "msr_paraphrase_test.txt"), *names),
     }
 
 
 def read_stsb(folder: Path) -> Splits:
     """Read STS-B as its publisher or GLUE do."""
     columns = ("genre", "filename", "year", "number", "score", "sentence1", "sentence2")
-    path = folder / "sts-train.csv"
     names = ("sentence1", "sentence2", "score")
-    if path.is_file():
-        heldout = _find(folder, "sts-test.csv", "sts-dev.csv")
+    if any(folder.glob("sts-train.csv*")):
+        path = find_file(folder, "sts-train.csv")
+        heldout = find_file(folder, "sts-test.csv", "sts-dev.csv")
         return {"train": _pairs(path, *names, columns), "heldout": _pairs(heldout, *names, columns)}
     return {
-        "train": _pairs(_find(folder, "train.tsv"), *names),
-        "heldout": _pairs(_find(folder, "dev.tsv"), *names),
+        "train": _pairs(find_file(folder, "train.tsv"), *names),
+        "heldout": _pairs(find_file(folder, "dev.tsv"), *names),
         "notes": ("held out: dev.tsv, whose labels are public",),
     }
 
@@ -144,8 +116,8 @@ def read_paws(folder: Path) -> Splits:
     """Read PAWS, labelled and final."""
     names = ("sentence1", "sentence2", "label")
     return {
-        "train": _pairs(_find(folder, "train.tsv"), *names),
-        "heldout": _pairs(_find(folder, "test.tsv"), *names),
+        "train": _pairs(find_file(folder, "train.tsv"), *names),
+        "heldout": _pairs(find_file(folder, "test.tsv"), *names),
     }
 
 
@@ -157,8 +129,8 @@ def read_cola(folder: Path) -> Splits:
         return [{"text": row["sentence"], "label": row["label"]} for row in _tsv(path, columns)]
 
     return {
-        "train": rows(_find(folder, "in_domain_train.tsv", "train.tsv")),
-        "heldout": rows(_find(folder, "in_domain_dev.tsv", "dev.tsv")),
+        "train": rows(find_file(folder, "in_domain_train.tsv", "train.tsv")),
+        "heldout": rows(find_file(folder, "in_domain_dev.tsv", "dev.tsv")),
         "notes": ("held out: the in-domain development file; the test labels are not public",),
     }
 
@@ -166,16 +138,17 @@ def read_cola(folder: Path) -> Splits:
 def read_rte(folder: Path) -> Splits:
     """Read RTE as SuperGLUE or GLUE do."""
     notes = ("held out: the development file; the test labels are not public",)
-    if (folder / "train.tsv").is_file():
+    if any(folder.glob("train.tsv*")):
         names = ("sentence1", "sentence2", "label")
-        train, heldout = _pairs(folder / "train.tsv", *names), _pairs(_find(folder, "dev.tsv"), *names)
+        train, heldout = _pairs(find_file(folder, "train.tsv"), *names), _pairs(find_file(folder, "dev.tsv"), *names)
     else:
-        path, held = _find(folder, "train.jsonl"), _find(folder, "val.jsonl", "dev.jsonl")
+        names = ("premise", "hypothesis", "label")
+        path, held = find_file(folder, "train.jsonl"), find_file(folder, "val.jsonl", "dev.jsonl")
 
         def rows(file: Path) -> Rows:
             return [
-                {"text": _take(r, file, "premise"), "text_pair": _take(r, file, "hypothesis"), "label": r["label"]}
-                for r in _jsonl(file)
+                dict(zip(("text", "text_pair", "label"), (_take(r, file, n) for n in names), strict=True))
+                for r in read_json_rows(file).rows
             ]
 
         train, heldout = rows(path), rows(held)
@@ -187,12 +160,12 @@ def read_folio(folder: Path) -> Splits:
 
     def rows(path: Path) -> Rows:
         found = []
-        for row in _jsonl(path):
+        for row in read_json_rows(path).rows:
             premises = _take(row, path, "premises")
-            label = str(_take(row, path, "label"))
+            label = _take(row, path, "label")
             found.append(
                 {
-                    "text": premises if isinstance(premises, str) else " ".join(premises),
+                    "text": " ".join(premises) if isinstance(premises, list) else premises,
                     "text_pair": _take(row, path, "conclusion"),
                     "label": "Uncertain" if label == "Unknown" else label,
                 }
@@ -200,8 +173,8 @@ def read_folio(folder: Path) -> Splits:
         return found
 
     return {
-        "train": rows(_find(folder, "train.jsonl", "folio-train.jsonl", "folio_v2_train.jsonl")),
-        "heldout": rows(_find(folder, "validation.jsonl", "folio-validation.jsonl", "folio_v2_validation.jsonl")),
+        "train": rows(find_file(folder, "train.jsonl", "folio-train.jsonl", "folio_v2_train.jsonl")),
+        "heldout": rows(find_file(folder, "validation.jsonl", "folio-validation.jsonl", "folio_v2_validation.jsonl")),
         "notes": ("held out: the validation file; the test labels are not public",),
     }
 
@@ -210,7 +183,9 @@ def read_logiqa(folder: Path) -> Splits:
     """Read blocks of eight lines: empty, the answer's letter, the context, the question, four options."""
 
     def rows(path: Path) -> Rows:
-        lines = _text(path).replace("\r\n", "\n").rstrip("\n").split("\n")
+        lines = _lines(path)
+        while lines and not lines[-1].strip():
+            lines.pop()
         found = []
         for start in range(0, len(lines), 8):
             block = lines[start : start + 8]
@@ -219,30 +194,40 @@ def read_logiqa(folder: Path) -> Splits:
             found.append(
                 {
                     "text": f"{block[2]} {block[3]}",
-                    "choices": [option.partition(".")[2].strip() or option for option in block[4:8]],
+                    "choices": [re.sub(r"^[A-D]\s*\.\s*", "", option) for option in block[4:8]],
                     "label": "abcd".index(block[1].strip().lower()),
                 }
             )
         return found
 
-    return {"train": rows(_find(folder, "Train.txt")), "heldout": rows(_find(folder, "Test.txt"))}
+    return {"train": rows(find_file(folder, "Train.txt")), "heldout": rows(find_file(folder, "Test.txt"))}
 
 
 def read_clutrr(folder: Path) -> Splits:
-    """Read CLUTRR."""
+    """Read CLUTRR as its generator or the hub's copy writes it.
+
+    The generator's ``text_query`` is always empty and its ``text_target`` a list of sentences; the question is its
+    ``query`` and the class the relation in ``target``. The hub's copy has the relation in ``target_text`` and a number
+    in ``target``.
+    """
 
     def rows(paths: list[Path]) -> Rows:
-        return [
-            {
-                "text": _take(row, path, "clean_story", "story"),
-                "text_pair": _take(row, path, "text_query", "query"),
-                "label": _take(row, path, "text_target", "target_text", "target"),
-            }
-            for path in paths
-            for row in _csv(path)
-        ]
+        found = []
+        for path in paths:
+            for number, row in enumerate(read_delimited(path, quoting="double").rows, start=1):
+                relation = str(_take(row, path, "target_text", "target")).strip()
+                if re.fullmatch(r"[a-z]+(-[a-z]+)*", relation) is None:
+                    raise ValueError(f"row {number} of {str(path)!r} has target {relation[:60]!r}, expected a relation")
+                question = _take(row, path, "query")
+                found.append(
+                    {"text": _take(row, path, "clean_story", "story"), "text_pair": question, "label": relation}
+                )
+        return found
 
-    train, test = sorted(folder.glob("*train.csv")), sorted(folder.glob("*test.csv"))
+    train, test = (
+        sorted(path for name in (f"*{split}.csv", f"*{split}.csv.*") for path in folder.glob(name))
+        for split in ("train", "test")
+    )
     if not train or not test:
         raise ValueError(f"folder {str(folder)!r} holds no *train.csv and *test.csv")
     return {"train": rows(train), "heldout": rows(test)}
@@ -253,21 +238,25 @@ def read_openbookqa(folder: Path) -> Splits:
 
     def rows(path: Path) -> Rows:
         found = []
-        for row in _jsonl(path):
-            question = _take(row, path, "question")
+        for number, row in enumerate(read_json_rows(path).rows, start=1):
+            question, key = _take(row, path, "question"), row.get("answerKey")
             labels = [choice["label"] for choice in question["choices"]]
+            if key and key not in labels:
+                raise ValueError(
+                    f"row {number} of {str(path)!r} has answerKey {key!r}, none of its {', '.join(labels)}"
+                )
             found.append(
                 {
                     "text": question["stem"],
                     "choices": [choice["text"] for choice in question["choices"]],
-                    "label": labels.index(row["answerKey"]),
+                    "label": labels.index(key) if key else None,
                 }
             )
         return found
 
     return {
-        "train": rows(_find(folder, "train.jsonl", "Main/train.jsonl", "Data/Main/train.jsonl")),
-        "heldout": rows(_find(folder, "test.jsonl", "Main/test.jsonl", "Data/Main/test.jsonl")),
+        "train": rows(find_file(folder, "train.jsonl", "Main/train.jsonl", "Data/Main/train.jsonl")),
+        "heldout": rows(find_file(folder, "test.jsonl", "Main/test.jsonl", "Data/Main/test.jsonl")),
     }
 
 
@@ -275,28 +264,30 @@ def read_e2e(folder: Path) -> Splits:
     """Read E2E."""
 
     def rows(path: Path) -> Rows:
-        return [{"text": f"{_take(r, path, 'mr')}\n", "target": _take(r, path, "ref")} for r in _csv(path)]
+        table = read_delimited(path, quoting="double")
+        return [{"text": f"{_take(r, path, 'mr')}\n", "target": _take(r, path, "ref")} for r in table.rows]
 
-    train = _find(folder, "trainset.csv", "devset.csv")
+    train = find_file(folder, "trainset.csv", "devset.csv")
     notes = ("trained on devset.csv: the folder holds no trainset.csv",) if train.name == "devset.csv" else ()
-    return {"train": rows(train), "heldout": rows(_find(folder, "testset_w_refs.csv")), "notes": notes}
+    return {"train": rows(train), "heldout": rows(find_file(folder, "testset_w_refs.csv")), "notes": notes}
 
 
 def read_django(folder: Path) -> Splits:
     """Read the two files aligned by line; the customary split is 16,000 / 1,000 / 1,805 in file order."""
-    prompts = _text(_find(folder, "all.anno")).split("\n")
-    codes = _text(_find(folder, "all.code")).split("\n")
-    prompts, codes = ([line.rstrip("\r") for line in lines] for lines in (prompts, codes))
+    prompts, codes = (_lines(find_file(folder, name)) for name in ("all.anno", "all.code"))
     if len(prompts) != len(codes):
         raise ValueError(f"all.anno has {len(prompts)} lines and all.code {len(codes)}; they must be aligned")
-    rows = [
-        {"text": f"{prompt.strip()}\n", "target": code.strip()}
-        for prompt, code in zip(prompts, codes, strict=True)
-        if prompt.strip() and code.strip()
-    ]
+    pairs = [(prompt.strip(), code.strip()) for prompt, code in zip(prompts, codes, strict=True)]
+    rows = [{"text": f"{prompt}\n", "target": code} for prompt, code in pairs if prompt and code]
+    lacking = len(pairs) - len(rows)
+    notes = (f"{lacking} lines without annotation or code left out",) if lacking else ()
     if len(rows) < 18_000:
-        return {"all": rows, "notes": ("not the full 18,805 lines: split by seed",)}
-    return {"train": rows[:16_000], "heldout": rows[17_000:], "notes": ("customary split by line; 1,000 unused",)}
+        return {"all": rows, "notes": ("not the full 18,805 lines: split by seed", *notes)}
+    return {
+        "train": rows[:16_000],
+        "heldout": rows[17_000:],
+        "notes": ("customary split by line; 1,000 unused", *notes),
+    }
 
 
 def _read(preset: Dataset, folder: Path) -> Splits:
@@ -316,14 +307,18 @@ def read_published(preset: Dataset, *, data: str | None, options: DataOptions, s
         ValueError: if a file in the folder is missing or malformed, or the hub is out of reach.
     """
     splits = read_hub_preset(preset) if data is None else _read(preset, Path(data).expanduser())
+    names = ("all",) if "all" in splits else ("train", "heldout")
+    parts = tuple(screen(splits[name], kind=preset.kind, missing=options.missing, where=name) for name in names)
+    train, heldout = parts[0].rows, parts[-1].rows
     if "all" in splits:
-        splits["train"], splits["heldout"] = split_by_seed(splits["all"], share=options.heldout_share, seed=seed)
+        train, heldout = split_by_seed(train, share=options.heldout_share, seed=seed, stratify=options.stratify)
     return RawTask(
         kind=preset.kind,
-        train=splits["train"],
-        heldout=splits["heldout"],
+        train=train,
+        heldout=heldout,
         metric_name=preset.metric_name,
         label_names=preset.label_names,
         label_range=preset.label_range,
         notes=tuple(splits.get("notes", ())),
+        parts=parts,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
+import dataclasses
+import functools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +12,17 @@ from typing import Any
 
 import datasets
 
+from analysis.tasks.files import COMPRESSED, Table, read_delimited, read_json_rows
 from analysis.tasks.hub import hub_reachable
-from analysis.tasks.kinds import KINDS
+from analysis.tasks.image_files import read_images
+from analysis.tasks.kinds import CLASSIFICATION, HELDOUT, KINDS
 from analysis.tasks.presets import Dataset
+from analysis.tasks.screen import is_null, screen
 from analysis.tasks.task import DataOptions, RawTask, Splits, split_by_seed
 
 __all__ = ["read_hub_preset", "read_table"]
 
-_FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-_HELDOUT = ("test", "heldout", "validation", "valid", "dev", "val")
+_FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _METRICS = {"regression": "pearson", "causal-lm": "perplexity"}
 
 
@@ -40,35 +43,47 @@ def _root_cause(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _read_file(path: Path, encoding: str) -> datasets.Dataset:
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise ValueError(f"unknown encoding {encoding!r}; accepted: utf-8, utf-8-sig, latin-1, cp1252, ...") from None
-    kwargs: dict[str, Any] = {}
-    if path.suffix in (".csv", ".tsv"):
-        kwargs = {"encoding": encoding, "sep": "\t" if path.suffix == ".tsv" else ",", "keep_default_na": False}
-    elif path.suffix in (".json", ".jsonl"):
-        kwargs = {"encoding": encoding}
-    if path.stat().st_size == 0:
-        raise ValueError(f"file {str(path)!r} is empty")
+def _format(path: Path) -> str:
+    """Return the ending that says what a file holds, below that of its compression."""
+    endings = [suffix.lower() for suffix in path.suffixes]
+    if endings and endings[-1] in COMPRESSED:
+        endings.pop()
+    return endings[-1] if endings else ""
+
+
+def _read_file(path: Path, options: DataOptions) -> Table:
+    ending = _format(path)
+    wanted = [name for name in (options.text, options.text_pair, options.label, *options.choices) if name is not None]
+    if ending in (".csv", ".tsv"):
+        table = read_delimited(
+            path, separator=options.separator, quoting=options.quoting, encoding=options.encoding, wanted=wanted
+        )
+    elif ending in (".json", ".jsonl"):
+        table = read_json_rows(path, options.encoding)
+    else:
+        table = _of_dataset(_read_parquet(path), path.name)
+    if len(table.rows) == 0:
+        raise ValueError(f"file {str(path)!r} has no rows")
+    return table
+
+
+def _read_parquet(path: Path) -> datasets.Dataset:
     try:
         with _quiet(), tempfile.TemporaryDirectory() as cache:
-            loaded = datasets.load_dataset(
-                _FORMATS[path.suffix],
-                data_files=str(path),
-                split="train",
-                cache_dir=cache,
-                keep_in_memory=True,
-                **kwargs,
-            )
+            return datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
-        if "corresponds to no data" in str(error):
-            raise ValueError(f"file {str(path)!r} has no rows") from None
-        cause = _root_cause(error)
-        hint = "; give its --encoding, for example latin-1" if "codec can't decode" in str(cause) else ""
-        raise ValueError(f"file {str(path)!r} cannot be read as {path.suffix[1:]}: {cause}{hint}") from None
-    return loaded
+        raise ValueError(f"file {str(path)!r} cannot be read as parquet: {_root_cause(error)}") from None
+
+
+def _of_dataset(table: datasets.Dataset, where: str) -> Table:
+    """Return a data set's rows, read when asked for, with the names of its classes."""
+    named = {name: feature.names for name, feature in table.features.items() if hasattr(feature, "names")}
+    return Table(
+        where=where,
+        columns=tuple(table.column_names),
+        rows=table,
+        classes={name: tuple(names) for name, names in named.items()},
+    )
 
 
 def local_path(data: str) -> Path | None:
@@ -80,23 +95,40 @@ def local_path(data: str) -> Path | None:
     path = Path(data).expanduser()
     if path.exists():
         return path
-    if path.suffix in _FORMATS or path.is_absolute() or data.startswith((".", "~")):
+    if _format(path) in _FORMATS or path.is_absolute() or data.startswith((".", "~")):
         raise ValueError(f"no data at {data!r}")
     return None
 
 
-def _local_splits(path: Path, encoding: str) -> dict[str, datasets.Dataset]:
+def _local_splits(path: Path, options: DataOptions) -> dict[str, Table]:
     if path.is_file():
-        if path.suffix not in _FORMATS:
-            raise ValueError(f"file {str(path)!r} has an unknown format; accepted: {', '.join(_FORMATS)}")
-        return {"train": _read_file(path, encoding)}
+        if _format(path) not in _FORMATS:
+            raise ValueError(
+                f"file {str(path)!r} has an unknown format; accepted: {', '.join(_FORMATS)}, and .csv to .jsonl with "
+                f"{', '.join(COMPRESSED)}"
+            )
+        return {"train": _read_file(path, options)}
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         loaded = datasets.load_from_disk(str(path))
-        return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-    files = {file.stem.lower(): file for file in sorted(path.iterdir()) if file.suffix in _FORMATS}
+        found = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+        return {name: _of_dataset(table, name) for name, table in found.items()}
+    files: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        stem = file.name.lower().split(".")[0]
+        if _format(file) in _FORMATS and stem in ("train", *HELDOUT):
+            if stem in files:
+                raise ValueError(f"folder {str(path)!r} holds both {files[stem].name} and {file.name}; leave one")
+            files[stem] = file
     if "train" not in files:
         raise ValueError(f"folder {str(path)!r} holds no train file; accepted: train{', train'.join(_FORMATS)}")
-    return {stem: _read_file(file, encoding) for stem, file in files.items() if stem in ("train", *_HELDOUT)}
+    chosen = next((name for name in HELDOUT if name in files), None)
+    read = {name: _read_file(files[name], options) for name in ("train", chosen) if name is not None}
+    left = sorted(file.name for name, file in files.items() if name not in read)
+    if left:
+        read["train"] = dataclasses.replace(
+            read["train"], remarks=(*read["train"].remarks, f"not read: {', '.join(left)}")
+        )
+    return read
 
 
 def _hub(name: str, config: str | None = None) -> dict[str, datasets.Dataset]:
@@ -115,34 +147,62 @@ def _hub(name: str, config: str | None = None) -> dict[str, datasets.Dataset]:
         ) from None
 
 
-def _column(table: datasets.Dataset, name: str | None, role: str, source: str) -> list[Any]:
+def _checked(table: Table, name: str | None, role: str) -> str:
     if name is None:
-        raise ValueError(f"{role} is needed: name the column; {source} has {', '.join(table.column_names)}")
-    if name not in table.column_names:
-        raise ValueError(f"{source} has no column {name!r} for {role}; it has {', '.join(table.column_names)}")
-    return list(table[name])
+        raise ValueError(f"{role} is needed: name the column; {table.where} has {', '.join(table.columns)}")
+    if name not in table.columns:
+        raise ValueError(f"{table.where} has no column {name!r} for {role}; it has {', '.join(table.columns)}")
+    return name
 
 
-def _rows(table: datasets.Dataset, options: DataOptions, source: str) -> list[dict[str, Any]]:
+def _column(table: Table, name: str | None, role: str) -> list[Any]:
+    column = _checked(table, name, role)
+    values = table.rows[column] if isinstance(table.rows, datasets.Dataset) else [row[column] for row in table.rows]
+    return list(values)
+
+
+def _texts(table: Table, name: str | None, role: str) -> list[Any]:
+    """Return a column of texts: lists of words joined, numbers written out, null as it is."""
+
+    def text(value: Any) -> str | None:
+        if isinstance(value, dict):
+            raise ValueError(f"column {name!r} of {table.where} holds objects, and {role} is a text: {str(value)[:60]}")
+        return None if is_null(value) else " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return [text(value) for value in _column(table, name, role)]
+
+
+def _labels(table: Table, options: DataOptions) -> list[Any]:
+    """Return the labels: a class's name for its index where the data set has names, and -1 where there is none."""
+    labels = _column(table, options.label, "label")
+    names = table.classes.get(str(options.label))
+    if names is None or options.kind in ("regression", "multiple-choice"):
+        return labels
+    return [names[value] if isinstance(value, int) and 0 <= value < len(names) else value for value in labels]
+
+
+def _rows(table: Table, options: DataOptions) -> list[dict[str, Any]]:
     if options.kind == "image-classification":
-        images, labels = _column(table, options.text, "text", source), _column(table, options.label, "label", source)
-        return [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
-    columns: dict[str, list[Any]] = {
-        "text": ["" if t is None else str(t) for t in _column(table, options.text, "text", source)]
-    }
-    labels = _column(table, options.label, "label", source)
+        column, labels = _checked(table, options.text, "text"), _labels(table, options)
+        return [{"image": functools.partial(_cell, table, i, column), "label": label} for i, label in enumerate(labels)]
+    columns: dict[str, list[Any]] = {"text": _texts(table, options.text, "text")}
     if options.kind == "causal-lm":
-        columns["target"] = [str(value) for value in labels]
+        columns["target"] = _texts(table, options.label, "label")
     else:
-        columns["label"] = labels
+        columns["label"] = _labels(table, options)
     if options.text_pair is not None:
-        columns["text_pair"] = [str(value) for value in _column(table, options.text_pair, "text_pair", source)]
+        columns["text_pair"] = _texts(table, options.text_pair, "text_pair")
     if options.kind == "multiple-choice":
         if len(options.choices) < 2:
             raise ValueError(f"choices must name at least 2 columns for multiple-choice, got {options.choices}")
-        parts = [_column(table, name, "choices", source) for name in options.choices]
+        parts = [_texts(table, name, "choices") for name in options.choices]
         columns["choices"] = [list(choice) for choice in zip(*parts, strict=True)]
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _cell(table: Table, index: int, column: str) -> Any:
+    value = table.rows[index][column]
+    return value() if callable(value) else value
 
 
 def read_table(data: str, *, options: DataOptions, seed: int) -> RawTask:
@@ -150,33 +210,50 @@ def read_table(data: str, *, options: DataOptions, seed: int) -> RawTask:
 
     Args:
         data: local file or folder, or hub id.
-        options: kind and columns; ``encoding`` for text files.
+        options: kind and columns; what local text files are like, and what becomes of rows that lack something.
         seed: seed of the split where the data set has no held-out part.
 
     Raises:
-        ValueError: kind or a column missing, unknown encoding or format, nothing there.
+        ValueError: kind or a column missing, unknown encoding or format, nothing there, a row that is none.
     """
     if options.kind is None:
         raise ValueError(f"kind is needed for a data set that is no preset; accepted: {', '.join(KINDS)}")
     path = local_path(data)
-    splits = _hub(data) if path is None else _local_splits(path, options.encoding)
+    if path is not None and path.is_dir() and options.kind == "image-classification" and options.text is None:
+        splits, options = read_images(path), dataclasses.replace(options, text="image", label="label")
+    elif path is None:
+        splits = {name: _of_dataset(table, name) for name, table in _hub(data).items()}
+    else:
+        splits = _local_splits(path, options)
     if "train" not in splits:
         raise ValueError(f"data set {data!r} has no train split; it has {', '.join(splits)}")
-    rows = _rows(splits["train"], options, data)
-    other = next((name for name in _HELDOUT if name in splits), None)
+    other = next((name for name in HELDOUT if name in splits), None)
+    parts = tuple(
+        screen(
+            _rows(splits[name], options),
+            kind=options.kind,
+            missing=options.missing,
+            where=splits[name].where,
+            remarks=splits[name].remarks,
+            doubts=splits[name].doubts,
+        )
+        for name in ("train", other)
+        if name is not None
+    )
+    train, heldout = parts[0].rows, parts[-1].rows
     notes: tuple[str, ...] = ()
-    if other is not None:
-        heldout = _rows(splits[other], options, data)
-    else:
-        rows, heldout = split_by_seed(rows, share=options.heldout_share, seed=seed)
+    if other is None:
+        train, heldout = split_by_seed(train, share=options.heldout_share, seed=seed, stratify=options.stratify)
         notes = ("no held-out part of its own: split by seed",)
     return RawTask(
         kind=options.kind,
-        train=rows,
+        train=train,
         heldout=heldout,
         metric_name=_METRICS.get(options.kind, "accuracy"),
+        label_names=splits["train"].classes.get(str(options.label)) if options.kind in CLASSIFICATION else None,
         label_range=options.label_range,
         notes=notes,
+        parts=parts,
     )
 
 
@@ -186,8 +263,9 @@ def _preset_row(record: dict[str, Any], preset: Dataset, names: list[str] | None
         value = record[column]
         if role == "choices":
             row["choices"] = list(value["text"]) if isinstance(value, dict) else list(value)
-        elif role == "label" and preset.kind != "regression":
-            text_label = names[value] if names is not None and isinstance(value, int) else value
+        elif role == "label" and preset.kind != "regression" and not is_null(value):
+            named = names is not None and isinstance(value, int) and 0 <= value < len(names)
+            text_label = names[value] if names is not None and named else value
             row["label"] = value if preset.kind == "multiple-choice" and isinstance(value, int) else str(text_label)
         elif role in ("text", "text_pair") and isinstance(value, list):
             row[role] = " ".join(value)

@@ -69,6 +69,64 @@ def test_a_weight_that_requires_a_gradient_gets_it():
     torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-12)
 
 
+def once(f, x):
+    return f(x)
+
+
+def reentrant(f, x):
+    return checkpoint(f, x, use_reentrant=True)
+
+
+def recomputed(f, x):
+    return checkpoint(f, x, use_reentrant=False)
+
+
+def over_examples(f, x):
+    return vmap(f)(x)
+
+
+def compiled(f, x):
+    torch._dynamo.reset()
+    return torch.compile(f, backend="aot_eager", fullgraph=True)(x)
+
+
+SHAPES = {
+    "few rows": ((2, 6), True),
+    "rows": ((9, 6), False),
+    "few, in threes": ((1, 3, 6), False),
+    "threes": ((3, 4, 6), True),
+}
+BASES = ("plain", "opaque")
+CASES = [(once, shape, base) for shape in SHAPES for base in BASES]
+CASES += [(way, shape, "plain") for way in (reentrant, recomputed, over_examples) for shape in SHAPES]
+CASES += [(compiled, "few rows", "opaque"), (compiled, "threes", "plain")]
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize(("way", "shape", "base"), CASES)
+def test_what_comes_out_may_be_modified_in_place(way, shape, base):
+    """As ``nn.ReLU(inplace=True)`` does; with fewer rows than columns and with more, of two and three axes."""
+    (size, biased), (_, w, bias, b, c) = SHAPES[shape], tensors()
+    bias = bias if biased else None
+    x = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).requires_grad_()
+
+    def call(x):
+        terms = [Term(b, (1, 3), 2.0), Term(c, INDEX, 0.5)]
+        given = {"weight": w, "bias": bias} if base == "plain" else {"output": F.linear(x, w, bias)}
+        return F.relu(column_linear(x, terms, **given).mul_(2.0), inplace=True)
+
+    want = 2 * F.relu(reference(x, w, bias, b, c))
+    got = way(call, x)
+    torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)  # the same few products in another order
+    seed = torch.randn(want.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(6))
+    want = torch.autograd.grad(want, (x, b, c), seed)
+    got.backward(seed)
+    for one, expected in zip((x, b, c), want, strict=True):
+        torch.testing.assert_close(one.grad, expected, rtol=1e-12, atol=1e-13)
+    with torch.no_grad():
+        torch.testing.assert_close(call(x), got, rtol=1e-13, atol=1e-13)
+
+
 @every
 def test_vmap_of_values_and_gradients_over_stacked_factors(function):
     x, w, bias, b, c = (t.detach() for t in tensors())

@@ -233,6 +233,29 @@ def test_hooked_and_subclassed_bases_are_called_not_bypassed():
     torch.testing.assert_close(got, torch.autograd.grad(want.square().sum(), x)[0])
 
 
+@pytest.mark.parametrize("rows", [2, 9])
+@pytest.mark.parametrize("how", ["plain", "hooked", "dropout", "autocast", "frozen sum", "two adapters", "bf16"])
+def test_an_in_place_activation_may_follow_an_adapted_layer(how, rows):
+    """Both sides of the folded path's threshold, and every way through the layer."""
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 4))
+    if how == "hooked":
+        base[0].register_forward_hook(lambda module, args, output: None)
+    config = {"method": "c3la", "r": 2, "links": 2, "target_modules": ["0"]}
+    model = get_peft_model(base, ColumnConfig(**config, lora_dropout=0.5 if how == "dropout" else 0.0))
+    if how == "frozen sum":
+        merge_and_continue(randomise(model))
+    if how == "two adapters":
+        model.add_adapter("other", ColumnConfig(r=3, target_modules=["0"]))
+        model.base_model.set_adapter(["default", "other"])
+    model = randomise(model.bfloat16() if how == "bf16" else model).train()
+    x = torch.randn(rows, 6, dtype=torch.bfloat16 if how == "bf16" else torch.float32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        y = model(x)
+    y.float().square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 def test_gradient_checkpointing_and_training_mode_give_the_plain_gradients(build, inputs):
     plain, saved = adapted(build).train(), adapted(build).train()

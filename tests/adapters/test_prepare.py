@@ -206,7 +206,7 @@ def test_the_head_is_found_or_left_alone_as_asked(build):
     ("method", "arguments", "error", "message"),
     [
         ("clam", {}, ValueError, "unknown method 'clam'; accepted: fft, lora"),
-        (3, {}, TypeError, "method must be a string, got int"),
+        (3, {}, TypeError, "method must be a string, got 3 of type int"),
         ("cla", {"rank": 17}, ValueError, "r=17 is above in_features=16 of target module"),
         ("rac", {"rank": 17}, ValueError, "rank=17 is above in_features=16 of target module"),
         ("cla", {"rank": 0}, ValueError, "rank must be at least 1, got 0"),

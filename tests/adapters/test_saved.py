@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from adapters import ColumnConfig, load_adapter, merge_and_continue, prepare, save_adapter
@@ -45,7 +45,8 @@ def test_the_folder_of_a_saved_adapter_says_what_it_is_and_how_to_load_it(build,
 
 def test_what_the_file_says_of_pefts_error_is_true(build, tmp_path, monkeypatch):
     chain(build).save_pretrained(tmp_path)
-    monkeypatch.delitem(PEFT_TYPE_TO_CONFIG_MAPPING, "BEYOND_COLUMN")  # as where this package was not imported
+    # as where this package was not imported
+    monkeypatch.delitem(PEFT_TYPE_TO_CONFIG_MAPPING, PeftType("BEYOND_COLUMN"))
     with pytest.raises(KeyError) as caught:
         PeftConfig.from_pretrained(tmp_path)
     assert f"KeyError: {caught.value}" in (tmp_path / "README.md").read_text()

@@ -206,11 +206,11 @@ def test_bound_records_say_what_must_be_said():
 
 
 def test_bound_record_checks_itself():
-    with pytest.raises(ValueError, match=r"confidence must be given for a high-probability bound alone"):
+    with pytest.raises(ValueError, match=r"delta must be given for a high-probability bound alone"):
         Bound(name="x", kind="high-probability", source="s", value=0.1)
     with pytest.raises(ValueError, match=r"kind must be one of"):
         Bound(name="x", kind="certain", source="s", value=0.1)
-    with pytest.raises(ValueError, match=r"value must be"):
+    with pytest.raises(ValueError, match=r"value must be given, or log_value"):
         Bound(name="x", kind="expectation", source="s")
     assert Bound(name="x", kind="expectation", source="s", value=3.0, unit="nats").vacuous is False
 

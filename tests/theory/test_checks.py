@@ -88,12 +88,12 @@ class _Wrong(BoundChecks):
 
     def rule(self):
         return Rule(
-            name="wrong", of="gap", kind="expectation", source="none", assumptions=("none",), evaluate=self._evaluate
+            name="wrong", of="gap", kind="expectation", source="none", assumptions=("mean",), evaluate=self._evaluate
         )
 
     def _evaluate(self, case):
         value = case.num_examples / case.adapter_bits / 1e6
-        yield Bound(name="wrong", value=value, kind="expectation", source="none", assumptions=("none",))
+        yield Bound(name="wrong", value=value, kind="expectation", source="none", assumptions=("mean",))
 
     def truths(self):
         yield self.case(), 0.1
@@ -109,16 +109,16 @@ def test_a_wrong_bound_fails_the_checks(check):
 
 def test_a_bound_that_yields_another_quantity_than_it_states_is_refused():
     def other(case):
-        yield Bound(name="b", value=0.1, of="risk", kind="expectation", source="s", assumptions=("a",))
+        yield Bound(name="b", value=0.1, of="risk", kind="expectation", source="s", assumptions=("mean",))
 
-    rule = Rule(name="b", of="gap", kind="expectation", source="s", assumptions=("a",), evaluate=other)
+    rule = Rule(name="b", of="gap", kind="expectation", source="s", assumptions=("mean",), evaluate=other)
     with pytest.raises(ValueError, match="states that it bounds a gap, expectation; it yielded a risk"):
         rule.bounds(_Wrong().case())
     forgetful = Rule(
-        name="b", of="gap", kind="expectation", source="s", assumptions=("a", "z"),
-        evaluate=lambda case: [Bound(name="b", value=0.1, kind="expectation", source="s", assumptions=("a",))],
+        name="b", of="gap", kind="expectation", source="s", assumptions=("mean", "stored"),
+        evaluate=lambda case: [Bound(name="b", value=0.1, kind="expectation", source="s", assumptions=("mean",))],
     )  # fmt: skip
-    with pytest.raises(ValueError, match="without its assumption 'z'"):
+    with pytest.raises(ValueError, match="without its assumption 'stored'"):
         forgetful.bounds(_Wrong().case())
 
 

@@ -30,12 +30,12 @@ def test_another_key_is_an_independent_draw():
 
 @pytest.mark.parametrize("arguments", [{"std": -1.0}, {"std": float("nan")}, {"std": float("inf")}])
 def test_a_spread_that_is_none_is_refused(arguments):
-    with pytest.raises(ValueError, match="std must be at least 0 and finite"):
+    with pytest.raises(ValueError, match="std must be a finite number of at least 0"):
         draw_normal(2, key="", **arguments)
 
 
 def test_a_negative_size_is_refused():
-    with pytest.raises(ValueError, match="shape must hold sizes"):
+    with pytest.raises(ValueError, match="shape must be an integer of at least 0"):
         draw_normal(2, -1, key="")
 
 

@@ -47,8 +47,8 @@ def test_inverses_are_vectorised_and_broadcast():
 def test_the_inverses_spend_the_budget_or_reach_the_end(q, budget):
     for p in (float(kl_upper(q, budget)), float(kl_lower(q, budget))):
         spent = float(binary_kl(q, p))
-        # Near the ends of [0, 1] one rounding of p moves kl by up to eps / min(p, 1-p).
-        slack = 1e-9 + 1e-15 / max(min(p, 1 - p), 1e-300)
+        # p is rounded outwards by sixteen units in the last place, which moves kl by up to that over min(p, 1 - p).
+        slack = 1e-9 + 5e-15 / max(min(p, 1 - p), 1e-300)
         assert p in (0.0, 1.0) or abs(spent - budget) <= slack or spent == np.inf
 
 

@@ -125,11 +125,11 @@ def test_every_model_has_a_name_for_tables():
     ("call", "message"),
     [
         (lambda: layers.for_model("bert-tiny"), "model must be one of vit-tiny.*got 'bert-tiny'"),
-        (lambda: layers.for_model("vit-tiny", target_modules=["query"]), r"\['query'\] matches no layer.*q_proj"),
+        (lambda: layers.for_model("vit-tiny", target_modules=["query"]), r"\('query',\) matches no layer.*q_proj"),
         (lambda: layers.from_config({"model_type": "t5"}), "model_type must be one of.*got 't5'"),
         (lambda: layers.from_config({"model_type": "vit"}), "config must hold hidden_size"),
         (lambda: layers.from_config({**MODELS["vit-tiny"], "hidden_size": 0}), "hidden_size must be .* got 0"),
-        (lambda: layers.from_list([(4, 0)]), "in_features of layer 'layer.0' must be .* got 0"),
+        (lambda: layers.from_list([(4, 0)]), "in_features of shapes.0. .'layer.0'. must be .* got 0"),
         (lambda: layers.from_list([]), "at least one layer"),
         (lambda: layers.from_list([(1, 2, 3, 4)]), r"got \(1, 2, 3, 4\) at 0"),
     ],
@@ -142,7 +142,7 @@ def test_bad_input_is_named(call, message):
 def test_wrong_types_are_named():
     with pytest.raises(TypeError, match=r"module must be a torch module"):
         layers.from_module(3)
-    with pytest.raises(TypeError, match=r"target_modules must be a string or a list of strings"):
+    with pytest.raises(TypeError, match=r"target_modules.0. must be a string"):
         layers.for_model("vit-tiny", target_modules=[1])
-    with pytest.raises(TypeError, match=r"out_features of layer 'layer.0' must be an integer"):
+    with pytest.raises(TypeError, match=r"out_features of shapes.0. .'layer.0'. must be an integer"):
         layers.from_list([(4.5, 2)])

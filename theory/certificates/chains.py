@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from theory.checks import check_integer, check_number, check_probability
+from theory.arguments import Fraction, Fractions, NonNegative, NonNegatives, Probability, Several, checked
+from theory.assumptions import DRAWN, FOLDS, IID, IN_RANGE, ZERO_ONE
+from theory.counting import upwards
 from theory.kl import kl_upper
+from theory.records import Bound
 
 __all__ = ["fold_bound", "recursive_bound"]
 
 
-def fold_bound(risks: ArrayLike, *, bits: ArrayLike, fold_sizes: Sequence[int], delta: float) -> NDArray[np.float64]:
+@checked
+def fold_bound(
+    risks: Fractions,
+    *,
+    bits: NonNegatives,
+    fold_sizes: Sequence[Several],
+    delta: Probability,
+    population_size: Several | None = None,
+) -> Bound:
     r"""Certify each link of a chain on its own fold of the data, for its own bits alone.
 
     Split the sample into k folds and train link j on folds 1..j. The predictor before link j does not
@@ -28,26 +40,49 @@ def fold_bound(risks: ArrayLike, *, bits: ArrayLike, fold_sizes: Sequence[int], 
         bits: code length of link j, given the links before it, shape (k,) or broadcast.
         fold_sizes: n_j.
         delta: failure probability, shared equally by the links.
+        population_size: N, where the folds were drawn in turn, without replacement, from a collection of N; None for
+            independent draws from a law.
 
     Returns:
-        Bounds of shape (..., k); any of them may be picked after the fact.
+        Bounds of shape (..., k). For independent draws all of them are about the law, and any may be picked after the
+        fact. Of a collection stage j is about the examples that no fold before j holds (``about="unseen"``), other
+        examples at each stage, folds j to k among them: not to be compared with each other, and no statement on those
+        that were never drawn, which ``recursive_bound`` gives.
 
     Raises:
         ValueError: if a shape does not fit, a fold holds fewer than 2 examples, or a risk is not in [0, 1].
 
-    >>> fold_bound([0.2, 0.1], bits=[40, 40], fold_sizes=[500, 500], delta=0.05).round(3)
+    >>> fold_bound([0.2, 0.1], bits=[40, 40], fold_sizes=[500, 500], delta=0.05).value.round(3)
     array([0.363, 0.238])
     """
-    risks, sizes = np.asarray(risks, dtype=np.float64), _sizes(fold_sizes)
-    if risks.shape[-1:] != sizes.shape:
-        raise ValueError(f"risks must end in {sizes.size} links, got shape {risks.shape}")
-    budget = np.asarray(bits, dtype=np.float64) * math.log(2) + math.log(sizes.size / check_probability("delta", delta))
-    return kl_upper(risks, budget / sizes)
+    found, sizes = np.asarray(risks, dtype=np.float64), _sizes(fold_sizes, population_size)
+    if found.shape[-1:] != sizes.shape:
+        raise ValueError(f"risks must end in {sizes.size} links, got shape {found.shape}")
+    nats = np.asarray(bits, dtype=np.float64) * math.log(2) + math.log(sizes.size) - math.log(delta)
+    return Bound(
+        name="fold",
+        of="risk",
+        about="law" if population_size is None else "unseen",
+        value=kl_upper(found, upwards(nats / sizes)),
+        kind="high-probability",
+        delta=delta,
+        source="Occam bound per fold",
+        assumptions=(IID if population_size is None else DRAWN, FOLDS, IN_RANGE),
+        measured=("risks",),
+        bits=bits,
+    )
 
 
+@checked
 def recursive_bound(
-    errors: ArrayLike, *, bits: Sequence[float], fold_sizes: Sequence[int], delta: float, gamma: float = 0.5
-) -> NDArray[np.float64]:
+    errors: Fractions,
+    *,
+    bits: Sequence[NonNegative],
+    fold_sizes: Sequence[Several],
+    delta: Probability,
+    gamma: Fraction = 0.5,
+    population_size: Several | None = None,
+) -> Bound:
     r"""Certify a chain recursively: link j is paid for only where it differs from link j-1.
 
     Recursive PAC-Bayes (Wu et al., arXiv:2405.14681) with point-mass posteriors: the prior of
@@ -66,40 +101,65 @@ def recursive_bound(
         fold_sizes: n_1..n_k with sum n.
         delta: failure probability, shared equally by the k+1 stages.
         gamma: in [0, 1], fixed before the data.
+        population_size: N, where the folds were drawn in turn, without replacement, from a collection of N; None for
+            independent draws from a law.
 
     Returns:
-        Bounds on the risks of W_0, ..., W_k, shape (..., k+1).
+        Bounds on the risks of W_0, ..., W_k, shape (..., k+1). For independent draws every stage is about the law. Of a
+        collection folds j..k are a uniform sample of what folds 1..j-1 left, M examples (kl bounds hold: Hoeffding
+        1963, theorem 4); each indicator's bound B there is converted to the N - n that were never drawn, (M B - sum of
+        those seen) / (N - n), before the stages are added: every stage is about those others.
 
     Raises:
         ValueError: if a shape does not fit, an error is neither 0 nor 1, or gamma is out of range.
 
     >>> errors = np.zeros((3, 900)); errors[0, ::2] = 1; errors[1:, ::10] = 1
-    >>> recursive_bound(errors, bits=[30, 30], fold_sizes=[450, 450], delta=0.05).round(3)
+    >>> recursive_bound(errors, bits=[30, 30], fold_sizes=[450, 450], delta=0.05).value.round(3)
     array([0.548, 0.238, 0.262])
     """
-    errors, sizes = np.asarray(errors, dtype=np.float64), _sizes(fold_sizes)
-    gamma = check_number("gamma", gamma)
-    if gamma > 1:
-        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
-    if len(bits) != sizes.size or errors.ndim < 2 or errors.shape[-2:] != (sizes.size + 1, sizes.sum()):
+    seen, sizes = np.asarray(errors, dtype=np.float64), _sizes(fold_sizes, population_size)
+    if len(bits) != sizes.size or seen.ndim < 2 or seen.shape[-2:] != (sizes.size + 1, sizes.sum()):
         wanted = f"(..., {sizes.size + 1}, {sizes.sum()}) with {sizes.size} code lengths"
-        raise ValueError(f"errors must have shape {wanted}, got {errors.shape} and {len(bits)}")
-    if not np.isin(errors, (0, 1)).all():
+        raise ValueError(f"errors must have shape {wanted}, got {seen.shape} and {len(bits)}")
+    if not np.isin(seen, (0, 1)).all():
         raise ValueError("errors must be 0 or 1: the recursion is for the 0-1 loss")
-    share = math.log((sizes.size + 1) / check_probability("delta", delta))
-    bounds = [kl_upper(errors[..., 0, :].mean(axis=-1), share / sizes.sum())]
+    n = int(sizes.sum())
+    share = math.log(sizes.size + 1) - math.log(delta)
+
+    def upper(events: NDArray[Any], nats: float) -> NDArray[np.float64]:
+        """Bound the mean of an indicator from its last examples: of the law, or of those never drawn."""
+        count = events.shape[-1]
+        bound = kl_upper(events.mean(axis=-1), upwards(nats / count))
+        if population_size is None:
+            return bound
+        left = population_size - n
+        return np.clip(upwards((bound * (left + count) - events.sum(axis=-1)) / left), 0.0, 1.0)
+
+    bounds = [upper(seen[..., 0, :], share)]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     for link, (start, length) in enumerate(zip(starts, bits, strict=True), start=1):
-        new, old = errors[..., link, start:], errors[..., link - 1, start:]
-        budget = (float(length) * math.log(2) + share + math.log(3)) / new.shape[-1]
+        new, old = seen[..., link, start:], seen[..., link - 1, start:]
         events = (~((new == 0) & (old == 1)), new == 1, (new == 1) & (old == 0))
         steps = (gamma, 1 - gamma, gamma)
-        parts = [step * kl_upper(event.mean(axis=-1), budget) for step, event in zip(steps, events, strict=True)]
-        bounds.append(-gamma + sum(parts) + gamma * bounds[-1])
-    return np.stack(bounds, axis=-1)
+        nats = length * math.log(2) + share + math.log(3)
+        parts = [step * upper(event, nats) for step, event in zip(steps, events, strict=True)]
+        bounds.append(np.maximum(-gamma + upwards(sum(parts) + gamma * bounds[-1]), 0.0))
+    return Bound(
+        name="recursive",
+        of="risk",
+        about="law" if population_size is None else "others",
+        value=np.stack(bounds, axis=-1),
+        kind="high-probability",
+        delta=delta,
+        source="Recursive PAC-Bayes, arXiv:2405.14681",
+        assumptions=(IID if population_size is None else DRAWN, FOLDS, ZERO_ONE),
+        measured=("errors",),
+    )
 
 
-def _sizes(fold_sizes: Sequence[int]) -> NDArray[np.int64]:
+def _sizes(fold_sizes: Sequence[int], population_size: int | None) -> NDArray[np.int64]:
     if not fold_sizes:
-        raise ValueError("fold_sizes must name at least one fold")
-    return np.array([check_integer("fold size", size, minimum=2) for size in fold_sizes])
+        raise ValueError("fold_sizes must name at least one fold, got none")
+    if population_size is not None and sum(fold_sizes) >= population_size:
+        raise ValueError(f"population_size must be above the {sum(fold_sizes)} examples drawn, got {population_size}")
+    return np.array(fold_sizes)

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from theory.arguments import Reals, checked
 from theory.certificates.coding import CodeReader, CodeWriter
 from theory.certificates.occam import choice_bits
-from theory.certificates.quantize import STEP_CODES, nearest, uniform_levels
+from theory.certificates.quantize import STEP_CODES, StepCode, nearest, uniform_levels
 
 __all__ = ["GROUPS", "STANDARD_GRID", "Grid", "GroupCode", "SubspaceCode", "decode_subspace", "encode_subspace"]
 
 GROUPS = ("adapter", "head")
 
 
+@checked
 @dataclass(frozen=True)
 class Grid:
     """Every choice that the training may make on the data and the decoder must know.
@@ -54,6 +56,7 @@ class Grid:
         text = json.dumps([[name, list(alternatives)] for name, alternatives in self.options.items()])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @checked
     def check(self, choice: Mapping[str, Any]) -> dict[str, Any]:
         """Return a choice in the grid's order.
 
@@ -86,6 +89,7 @@ STANDARD_GRID = Grid(
 )
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class GroupCode:
     """Quantised numbers of one group.
@@ -98,7 +102,7 @@ class GroupCode:
 
     levels: NDArray[np.float64]
     symbols: NDArray[np.int64]
-    step_code: int | None = None
+    step_code: StepCode | None = None
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -106,12 +110,14 @@ class GroupCode:
         return self.levels[self.symbols]
 
     @classmethod
-    def quantize(cls, values: ArrayLike, *, levels: ArrayLike, step_code: int | None = None) -> GroupCode:
+    @checked
+    def quantize(cls, values: Reals, *, levels: Reals, step_code: StepCode | None = None) -> GroupCode:
         """Take the nearest level of each value."""
         table = np.asarray(levels, dtype=np.float64)
         return cls(table, nearest(values, table), step_code)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SubspaceCode:
     """A decoded adapter: the choice made on the grid and the numbers of each group."""
@@ -120,6 +126,7 @@ class SubspaceCode:
     groups: dict[str, GroupCode]
 
 
+@checked
 def encode_subspace(code: SubspaceCode, *, grid: Grid) -> tuple[bytes, dict[str, float]]:
     """Write an adapter as one code word.
 
@@ -161,6 +168,7 @@ def encode_subspace(code: SubspaceCode, *, grid: Grid) -> tuple[bytes, dict[str,
     return writer.finish(), writer.bits_by_part()
 
 
+@checked
 def decode_subspace(code: bytes, *, grid: Grid) -> SubspaceCode:
     """Read a code word back, bit for bit.
 

@@ -8,15 +8,26 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theory.checks import check_choice, check_number, check_probability
+from theory.arguments import Fractions, NonNegatives, Positive, Probability, Reals, checked
+from theory.assumptions import CODE_FIRST, IID, IN_RANGE, INDEPENDENT
+from theory.counting import upwards
 from theory.kl import kl_upper
+from theory.records import Bound
 
 __all__ = ["empirical_bernstein", "excess_loss_bound"]
 
+BERNSTEIN = "empirical Bernstein, arXiv:0907.3740"
 
+
+@checked
 def empirical_bernstein(
-    values: ArrayLike, *, complexity: ArrayLike, delta: float, value_range: float = 1.0
-) -> NDArray[np.float64]:
+    values: Reals,
+    *,
+    complexity: NonNegatives,
+    delta: Probability,
+    value_range: Positive = 1.0,
+    of: Literal["risk", "excess"] = "risk",
+) -> Bound:
     r"""Bound a mean by the sample's mean and variance.
 
     With probability at least 1 - delta, for every member of a family whose prior gives it e^-K,
@@ -32,37 +43,55 @@ def empirical_bernstein(
         complexity: K in nats (b ln 2 for a code word of b bits), broadcast to the leading shape.
         delta: failure probability.
         value_range: Delta.
+        of: what the values are: losses, of at least 0, or what they exceed W0's by.
 
     Returns:
-        Upper bounds, of the leading shape.
+        Upper bounds of the mean, of the leading shape; negative where the values are.
 
     Raises:
         ValueError: if n is below 2 or the values span more than ``value_range``.
 
-    >>> round(float(empirical_bernstein([0.0, 1.0] * 500, complexity=0.0, delta=0.05)), 4)
+    >>> round(empirical_bernstein([0.0, 1.0] * 500, complexity=0.0, delta=0.05).value, 4)
     0.5516
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] < 2:
         raise ValueError(f"values must hold at least 2 numbers on the last axis, got shape {array.shape}")
     span = float(np.max(np.ptp(array, axis=-1)))
-    if not span <= check_number("value_range", value_range, positive=True) * (1 + 1e-12):
+    if not span <= value_range * (1 + 1e-12):
         raise ValueError(f"values must span at most value_range = {value_range}, got a span of {span}")
-    n = array.shape[-1]
-    budget = np.asarray(complexity, dtype=np.float64) + math.log(2 / check_probability("delta", delta))
-    spread = np.sqrt(2 * array.var(axis=-1, ddof=1) * budget / n)
-    result: NDArray[np.float64] = array.mean(axis=-1) + spread + value_range * 7 * budget / (3 * (n - 1))
+    return Bound(
+        name="empirical-bernstein",
+        of=of,
+        value=_bernstein(array, complexity, math.log(2) - math.log(delta), value_range),
+        kind="high-probability",
+        delta=delta,
+        source=BERNSTEIN,
+        assumptions=(IID, CODE_FIRST),
+        loss_range=value_range,
+        measured=("values",),
+    )
+
+
+def _bernstein(
+    values: NDArray[np.float64], complexity: ArrayLike, log_share: float, value_range: float
+) -> NDArray[np.float64]:
+    n = values.shape[-1]
+    budget = upwards(np.asarray(complexity, dtype=np.float64) + log_share)
+    spread = np.sqrt(2 * upwards(values.var(axis=-1, ddof=1)) * budget / n)
+    result: NDArray[np.float64] = values.mean(axis=-1) + upwards(spread + value_range * 7 * budget / (3 * (n - 1)))
     return result
 
 
+@checked
 def excess_loss_bound(
-    losses: ArrayLike,
-    base_losses: ArrayLike,
+    losses: Fractions,
+    base_losses: Fractions,
     *,
-    bits: ArrayLike,
-    delta: float,
+    bits: NonNegatives,
+    delta: Probability,
     base: Literal["hoeffding", "kl"] = "hoeffding",
-) -> NDArray[np.float64]:
+) -> Bound:
     r"""Bound the risk of W0 + dW through that of W0.
 
     R(W) = R(W0) + E[loss(W) - loss(W0)]. W0 was fixed before the data, so Hoeffding bounds its risk with
@@ -78,26 +107,35 @@ def excess_loss_bound(
         base: how W0's own error is bounded; ``"kl"`` is never worse.
 
     Returns:
-        Upper bounds on the risk, of the leading shape; they may exceed 1.
+        Bounds on the risk, of the leading shape; they may exceed 1.
 
     Raises:
         ValueError: if a loss is outside [0, 1] or the shapes differ.
 
     >>> from numpy import zeros, repeat
-    >>> round(float(excess_loss_bound(zeros(1000), repeat([0, 1], [900, 100]), bits=8, delta=0.05)), 4)
+    >>> round(excess_loss_bound(zeros(1000), repeat([0, 1], [900, 100]), bits=8, delta=0.05).value, 4)
     0.1316
     """
-    check_choice("base", base, ("hoeffding", "kl"))
     new, old = np.asarray(losses, dtype=np.float64), np.asarray(base_losses, dtype=np.float64)
-    if new.shape[-1:] != old.shape[-1:] or new.ndim == 0:
-        raise ValueError(f"losses and base_losses must share their last axis, got shapes {new.shape} and {old.shape}")
-    for name, array in (("losses", new), ("base_losses", old)):
-        if not ((array >= 0) & (array <= 1)).all():
-            raise ValueError(f"{name} must lie in [0, 1]; rescale the loss by its range first")
-    half = check_probability("delta", delta) / 2
+    if new.ndim == 0 or old.ndim == 0 or new.shape[-1:] != old.shape[-1:] or new.shape[-1] < 2:
+        raise ValueError(
+            f"losses and base_losses must share a last axis of at least 2, got shapes {new.shape} and {old.shape}"
+        )
+    log_half = math.log(2) - math.log(delta)
     n = old.shape[-1]
-    base_risk = old.mean(axis=-1)
-    confidence = -math.log(half) / n
-    base_bound = base_risk + math.sqrt(confidence / 2) if base == "hoeffding" else kl_upper(base_risk, confidence)
+    base_risk = np.clip(old.mean(axis=-1), 0.0, 1.0)
+    budget = upwards(log_half / n)
+    base_bound = upwards(base_risk + np.sqrt(budget / 2)) if base == "hoeffding" else kl_upper(base_risk, budget)
     complexity = np.asarray(bits, dtype=np.float64) * math.log(2)
-    return base_bound + empirical_bernstein(new - old, complexity=complexity, delta=half, value_range=2.0)
+    change = _bernstein(new - old, complexity, log_half + math.log(2), 2.0)
+    return Bound(
+        name="excess-loss",
+        of="risk",
+        value=np.maximum(base_bound + change, 0.0),
+        kind="high-probability",
+        delta=delta,
+        source=f"excess loss over W0 by {BERNSTEIN}",
+        assumptions=(IID, CODE_FIRST, INDEPENDENT, IN_RANGE),
+        measured=("losses", "base_losses"),
+        bits=bits,
+    )

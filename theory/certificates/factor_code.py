@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.arguments import Count, Several, checked
 from theory.certificates.coding import CodeError, CodeReader, CodeWriter
 from theory.certificates.quantize import STEP_CODES, Quantizer, fit_levels, fix_gauge, nearest, uniform_levels
 
@@ -32,14 +33,15 @@ class FactorShape(NamedTuple):
         a_trained: whether A was trained and must be read.
     """
 
-    out_features: int
-    in_features: int
-    rank: int
+    out_features: Count
+    in_features: Count
+    rank: Count
     a_trained: bool
 
 
+@checked
 def encode_factors(
-    factors: Sequence[tuple[ArrayLike, ArrayLike | None]], *, num_levels: int = 16, quantizer: Quantizer = "uniform"
+    factors: Sequence[tuple[ArrayLike, ArrayLike | None]], *, num_levels: Several = 16, quantizer: Quantizer = "uniform"
 ) -> tuple[bytes, dict[str, float]]:
     """Quantise and write the factors of every layer.
 
@@ -79,8 +81,9 @@ def encode_factors(
     return b"".join(len(word).to_bytes(_LENGTH_BYTES, "big") + word for word in words), dict(parts)
 
 
+@checked
 def decode_factors(
-    code: bytes, shapes: Sequence[FactorShape], *, num_levels: int = 16, quantizer: Quantizer = "uniform"
+    code: bytes, shapes: Sequence[FactorShape], *, num_levels: Several = 16, quantizer: Quantizer = "uniform"
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
     """Read the factors back, bit for bit.
 

@@ -9,22 +9,36 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theory.checks import check_choice, check_integer, check_number, check_probability
+from theory.arguments import (
+    Count,
+    Fraction,
+    Fractions,
+    NonNegative,
+    NonNegatives,
+    Positive,
+    Probability,
+    Several,
+    checked,
+)
+from theory.assumptions import CODE_FIRST, IID, IN_RANGE, SUBSAMPLED, UNLABELLED, ZERO_ONE
+from theory.counting import upwards
 from theory.kl import binary_kl, kl_upper
+from theory.records import Bound
 
 __all__ = ["choice_bits", "disagreement_bound", "kraft_sum", "occam_bound", "spare_bits", "subsampled_bound"]
 
-
-def _bits(value: ArrayLike) -> NDArray[np.float64]:
-    bits = np.asarray(value, dtype=np.float64)
-    if not (bits >= 0).all():
-        raise ValueError(f"bits must be at least 0, got {bits[~(bits >= 0)].flat[0]}")
-    return bits
+OCCAM = "Occam bound, Langford, JMLR 6 (2005)"
 
 
+@checked
 def occam_bound(
-    empirical_risk: ArrayLike, *, bits: ArrayLike, num_examples: int, delta: float, loss_range: float = 1.0
-) -> NDArray[np.float64]:
+    empirical_risk: NonNegatives,
+    *,
+    bits: NonNegatives,
+    num_examples: Several,
+    delta: Probability,
+    loss_range: Positive = 1.0,
+) -> Bound:
     r"""Bound the risk of a predictor that a prefix code names in b bits.
 
     With probability at least 1 - delta over n i.i.d. examples, for every code word at once,
@@ -47,24 +61,36 @@ def occam_bound(
         loss_range: where the loss ends; 1 for the 0-1 loss.
 
     Returns:
-        Upper bound on the risk, in the loss's own unit.
+        A bound on the risk, in the loss's own unit, of the broadcast shape.
 
     Raises:
         TypeError: if ``num_examples`` is no integer.
         ValueError: if a risk lies outside its range, n is smaller than 2, or delta is 0 or 1.
 
-    >>> round(float(occam_bound(0.1, bits=800, num_examples=5452, delta=0.05)), 4)
+    >>> round(occam_bound(0.1, bits=800, num_examples=5452, delta=0.05).value, 4)
     0.2849
     """
-    num_examples = check_integer("num_examples", num_examples, minimum=2)
-    delta = check_probability("delta", delta)
-    loss_range = check_number("loss_range", loss_range, positive=True)
-    budget = (_bits(bits) * math.log(2) - math.log(delta)) / num_examples
-    return loss_range * kl_upper(np.asarray(empirical_risk, dtype=np.float64) / loss_range, budget)
+    risk = share_of_range("empirical_risk", empirical_risk, loss_range)
+    budget = upwards((np.asarray(bits, dtype=np.float64) * math.log(2) - math.log(delta)) / num_examples)
+    return Bound(
+        name="certificate",
+        of="risk",
+        value=np.minimum(upwards(loss_range * kl_upper(risk, budget)), loss_range),
+        kind="high-probability",
+        delta=delta,
+        source=OCCAM,
+        assumptions=(IID, CODE_FIRST, IN_RANGE),
+        loss_range=loss_range,
+        measured=("empirical_risk",),
+        bits=bits,
+    )
 
 
-def spare_bits(target_risk: float, *, empirical_risk: float, num_examples: int, delta: float) -> float:
-    """Return the longest code for which :func:`occam_bound` stays at ``target_risk``, in bits.
+@checked
+def spare_bits(
+    target_risk: Fraction, *, empirical_risk: NonNegative, num_examples: Several, delta: Probability
+) -> float:
+    """Return the longest code for which :func:`occam_bound` stays at ``target_risk``, in bits, rounded down.
 
     Returns:
         Bits, negative if no code can do it, 0-1 loss.
@@ -75,14 +101,14 @@ def spare_bits(target_risk: float, *, empirical_risk: float, num_examples: int, 
     >>> round(spare_bits(0.5, empirical_risk=0.02, num_examples=200, delta=0.05), 1)
     167.4
     """
-    num_examples = check_integer("num_examples", num_examples, minimum=2)
-    delta = check_probability("delta", delta)
     if not empirical_risk < target_risk <= 1:
         raise ValueError(f"target_risk must lie in ({empirical_risk}, 1], got {target_risk}")
-    return float((num_examples * binary_kl(empirical_risk, target_risk) + math.log(delta)) / math.log(2))
+    bits = (num_examples * float(binary_kl(empirical_risk, target_risk)) + math.log(delta)) / math.log(2)
+    return bits if math.isinf(bits) else bits - abs(bits) * 2.0**-45
 
 
-def choice_bits(sizes: Iterable[int]) -> float:
+@checked
+def choice_bits(sizes: Iterable[Count]) -> float:
     """Return what choosing on the data costs: the sum of log2 of the number of options of every choice.
 
     A union bound over M alternatives divides delta by M, which is the same as log2 M further bits. It
@@ -95,28 +121,30 @@ def choice_bits(sizes: Iterable[int]) -> float:
     >>> choice_bits([4, 8])
     5.0
     """
-    return float(sum(math.log2(check_integer("size of a choice", size, minimum=1)) for size in sizes))
+    return float(sum(math.log2(size) for size in sizes))
 
 
-def kraft_sum(lengths: ArrayLike) -> float:
+@checked
+def kraft_sum(lengths: NonNegatives) -> float:
     """Return the sum of 2^-length over a code's words (lengths in bits); a prefix code has at most 1.
 
     >>> kraft_sum([1, 2, 2])
     1.0
     """
-    return float(np.sum(2.0 ** -_bits(lengths)))
+    return float(np.sum(2.0 ** -np.asarray(lengths, dtype=np.float64)))
 
 
+@checked
 def subsampled_bound(
-    sampled_risk: ArrayLike,
+    sampled_risk: NonNegatives,
     *,
-    bits: ArrayLike,
-    num_examples: int,
-    num_sampled: int,
-    delta: float,
+    bits: NonNegatives,
+    num_examples: Several,
+    num_sampled: Several,
+    delta: Probability,
     form: Literal["kl", "hoeffding"] = "kl",
-    loss_range: float = 1.0,
-) -> NDArray[np.float64]:
+    loss_range: Positive = 1.0,
+) -> Bound:
     r"""Bound the risk when the empirical risk itself was only estimated on a random subsample.
 
     Lotfi et al. (arXiv:2312.17173) with m examples of which k are drawn i.i.d. uniformly,
@@ -140,31 +168,41 @@ def subsampled_bound(
         loss_range: Delta, the loss lying in [0, Delta].
 
     Returns:
-        Upper bound on the risk (the Hoeffding form may exceed ``loss_range``).
+        A bound on the risk (the Hoeffding form may exceed ``loss_range``).
 
     Raises:
         ValueError: if a risk lies outside its range or a size is below 2.
 
-    >>> round(float(subsampled_bound(0.1, bits=800, num_examples=5452, num_sampled=1000, delta=0.05)), 4)
+    >>> round(subsampled_bound(0.1, bits=800, num_examples=5452, num_sampled=1000, delta=0.05).value, 4)
     0.3201
     """
-    num_examples = check_integer("num_examples", num_examples, minimum=2)
-    num_sampled = check_integer("num_sampled", num_sampled, minimum=2)
-    delta = check_probability("delta", delta)
-    check_choice("form", form, ("kl", "hoeffding"))
-    share = num_sampled / (num_sampled + num_examples)
-    complexity = (_bits(bits) * math.log(2) - math.log(share * delta)) / num_examples
-    estimation = -math.log((1 - share) * delta) / num_sampled
-    risk = np.asarray(sampled_risk, dtype=np.float64) / check_number("loss_range", loss_range, positive=True)
+    log_delta, log_both = math.log(delta), math.log(num_sampled + num_examples)
+    nats = np.asarray(bits, dtype=np.float64) * math.log(2)
+    complexity = upwards((nats - math.log(num_sampled) + log_both - log_delta) / num_examples)
+    estimation = upwards((log_both - math.log(num_examples) - log_delta) / num_sampled)
+    risk = share_of_range("sampled_risk", sampled_risk, loss_range)
     if form == "kl":
-        return loss_range * kl_upper(kl_upper(risk, estimation), complexity)
-    kl_upper(risk, 0.0)
-    return loss_range * (risk + np.sqrt(complexity / 2) + math.sqrt(estimation / 2))
+        value = kl_upper(kl_upper(risk, estimation), complexity)
+    else:
+        value = risk + np.sqrt(complexity / 2) + np.sqrt(estimation / 2)
+    return Bound(
+        name="subsampled",
+        of="risk",
+        value=upwards(loss_range * value),
+        kind="high-probability",
+        delta=delta,
+        source="Lotfi et al., arXiv:2312.17173",
+        assumptions=(IID, CODE_FIRST, SUBSAMPLED, IN_RANGE),
+        loss_range=loss_range,
+        measured=("sampled_risk",),
+        bits=bits,
+    )
 
 
+@checked
 def disagreement_bound(
-    surrogate_bound: ArrayLike, disagreement: ArrayLike, *, num_unlabelled: int, delta: float
-) -> NDArray[np.float64]:
+    surrogate_bound: Bound, disagreement: Fractions, *, num_unlabelled: Several, delta: Probability
+) -> Bound:
     r"""Carry a quantised surrogate's certificate over to the full-precision predictor.
 
     For the 0-1 loss, h wrong implies that the surrogate g is wrong or that h and g disagree, so
@@ -175,20 +213,52 @@ def disagreement_bound(
     independent of both predictors: held-out inputs, never the training inputs.
 
     Args:
-        surrogate_bound: the certificate on R(g), which failed with its own delta.
+        surrogate_bound: the certificate of R(g), a bound on the risk of a loss in [0, 1] with a delta of its own.
         disagreement: share of the unlabelled examples on which h and g differ.
         num_unlabelled: m.
         delta: failure probability of this step; the two add up.
 
     Returns:
-        Upper bound on R(h), at most 1.
+        A bound on R(h), at most 1, with the sum of both deltas.
 
     Raises:
-        ValueError: if a rate is not in [0, 1].
+        ValueError: if the surrogate's bound is no such bound, a rate is not in [0, 1], or the deltas add up to 1.
 
-    >>> round(float(disagreement_bound(0.3, 0.01, num_unlabelled=500, delta=0.01)), 4)
-    0.33
+    >>> from theory.certificates import occam_bound
+    >>> surrogate = occam_bound(0.1, bits=800, num_examples=5452, delta=0.05)
+    >>> carried = disagreement_bound(surrogate, 0.01, num_unlabelled=500, delta=0.01)
+    >>> round(carried.value - surrogate.value, 4), round(carried.delta, 2)
+    (0.03, 0.06)
     """
-    num_unlabelled = check_integer("num_unlabelled", num_unlabelled, minimum=2)
-    step = kl_upper(disagreement, -math.log(check_probability("delta", delta)) / num_unlabelled)
-    return np.minimum(np.asarray(surrogate_bound, dtype=np.float64) + step, 1.0)
+    surrogate = surrogate_bound
+    if surrogate.of != "risk" or surrogate.delta is None or surrogate.loss_range != 1:
+        stated = f"{surrogate.of}, {surrogate.kind}, range {surrogate.loss_range}"
+        raise ValueError(f"surrogate_bound must bound the risk of a loss in [0, 1] with high probability, got {stated}")
+    if surrogate.delta + delta >= 1:
+        raise ValueError(f"delta must leave the sum with the surrogate's {surrogate.delta} below 1, got {delta}")
+    step = kl_upper(disagreement, upwards(-math.log(delta) / num_unlabelled))
+    return Bound(
+        name="disagreement",
+        of="risk",
+        about=surrogate.about,
+        value=np.minimum(upwards(surrogate.value + step), 1.0),
+        kind="high-probability",
+        delta=surrogate.delta + delta,
+        source=f"arXiv:2602.23128 on {surrogate.source}",
+        assumptions=tuple(dict.fromkeys((*surrogate.assumptions, UNLABELLED, ZERO_ONE))),
+        measured=(*surrogate.measured, "disagreement"),
+        bits=surrogate.bits,
+    )
+
+
+def share_of_range(name: str, risk: ArrayLike, loss_range: float) -> NDArray[np.float64]:
+    """Return a mean loss as its share of the loss's range.
+
+    Raises:
+        ValueError: if it lies outside [0, loss_range].
+    """
+    array = np.asarray(risk, dtype=np.float64)
+    if (array > loss_range).any():
+        raise ValueError(f"{name} must lie in [0, {loss_range:g}], the loss's range; got {array.max()}")
+    result: NDArray[np.float64] = np.minimum(array / loss_range, 1.0)
+    return result

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.linalg import qr
 
+from theory.arguments import Count, Integer, Matrix, Reals, Several, checked
 from theory.checks import check_choice, check_integer
 
 __all__ = ["STEP_CODES", "Gauge", "Quantizer", "fit_levels", "fix_gauge", "nearest", "uniform_levels"]
 
 Quantizer = Literal["uniform", "learned"]
 STEP_CODES = 64
+StepCode = Annotated[int, Integer(0, STEP_CODES - 1)]
 
 
-def uniform_levels(num_levels: int, *, step_code: int) -> NDArray[np.float64]:
+@checked
+def uniform_levels(num_levels: Several, *, step_code: StepCode) -> NDArray[np.float64]:
     """Return equally spaced levels around zero with the step 2^((step_code - 48) / 4).
 
     Six bits span steps from 2^-12 to 13 in ratios of 19 percent. An odd number of levels includes zero.
@@ -33,7 +36,8 @@ def uniform_levels(num_levels: int, *, step_code: int) -> NDArray[np.float64]:
     return result
 
 
-def nearest(values: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
+@checked
+def nearest(values: Reals, levels: Reals) -> NDArray[np.int64]:
     """Return the index of the nearest level for each value; ``levels`` ascend. Ties go up.
 
     >>> nearest([-3.0, 0.4, 0.6], [-1.0, 0.0, 1.0]).tolist()
@@ -45,8 +49,9 @@ def nearest(values: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
     return np.searchsorted((levels[1:] + levels[:-1]) / 2, np.asarray(values, np.float64), side="right")
 
 
+@checked
 def fit_levels(
-    values: ArrayLike, num_levels: int, *, quantizer: Quantizer = "uniform", iterations: int = 50
+    values: Reals, num_levels: Several, *, quantizer: Quantizer = "uniform", iterations: Count = 50
 ) -> tuple[NDArray[np.float64], int | None]:
     """Choose the levels that lose least, in squared error, among those that the code can write.
 
@@ -101,7 +106,8 @@ class Gauge(NamedTuple):
     pivots: NDArray[np.int64]
 
 
-def fix_gauge(left: ArrayLike, right: ArrayLike) -> Gauge:
+@checked
+def fix_gauge(left: Matrix, right: Matrix) -> Gauge:
     r"""Write dW = B A with A the identity on r pivot columns, so that no number is stored twice.
 
     B A = (B M)(M^{-1} A) for every invertible M: r^2 of the r(m+n) numbers carry nothing. With

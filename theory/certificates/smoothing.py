@@ -6,36 +6,33 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from theory.arguments import Fractions, NonNegative, Probabilities, Probability, Several, checked
+from theory.assumptions import CODE_FIRST, IID
 from theory.certificates.occam import occam_bound
-from theory.checks import check_integer
+from theory.counting import upwards
+from theory.records import Bound
 
 __all__ = ["SmoothedBound", "cross_entropy_bound", "smoothed_cross_entropy", "smoothed_range"]
 
 
 class SmoothedBound(NamedTuple):
-    """Certificates on the smoothed cross-entropy, in nats; arrays of the leading shape.
+    """A certificate on the smoothed cross-entropy, in nats, and what it was reached with; arrays of the leading shape.
 
     Attributes:
-        bound: upper bound on the expected smoothed cross-entropy.
+        bound: on the expected smoothed cross-entropy.
         empirical: its mean on the sample.
         alpha: the smoothing chosen.
     """
 
-    bound: NDArray[np.float64]
+    bound: Bound
     empirical: NDArray[np.float64]
     alpha: NDArray[np.float64]
 
 
-def _alpha(alpha: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(alpha, dtype=np.float64)
-    if not ((array > 0) & (array < 1)).all():
-        raise ValueError(f"alpha must lie strictly between 0 and 1, got {array}")
-    return array
-
-
-def smoothed_range(alpha: ArrayLike, *, num_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+@checked
+def smoothed_range(alpha: Probabilities, *, num_classes: Several) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r"""Return the least and the greatest smoothed cross-entropy, in nats.
 
     With p' = (1-a) p + a/V, p in [0, 1], the loss -ln p' lies between -ln(1-a+a/V) and ln(V/a); the
@@ -48,11 +45,12 @@ def smoothed_range(alpha: ArrayLike, *, num_classes: int) -> tuple[NDArray[np.fl
     >>> round(float(high - low), 9) == round(math.log(1 + 0.9 * 6 / 0.1), 9)
     True
     """
-    array, classes = _alpha(alpha), check_integer("num_classes", num_classes, minimum=2)
-    return -np.log(1 - array + array / classes), np.log(classes / array)
+    array = np.asarray(alpha, dtype=np.float64)
+    return -np.log1p(array / num_classes - array), math.log(num_classes) - np.log(array)
 
 
-def smoothed_cross_entropy(probability: ArrayLike, *, alpha: float, num_classes: int) -> NDArray[np.float64]:
+@checked
+def smoothed_cross_entropy(probability: Fractions, *, alpha: Probability, num_classes: Several) -> NDArray[np.float64]:
     """Return -ln((1-a) p + a/V) for the probability p given to the true class, in nats.
 
     Raises:
@@ -61,19 +59,18 @@ def smoothed_cross_entropy(probability: ArrayLike, *, alpha: float, num_classes:
     >>> float(smoothed_cross_entropy(0.0, alpha=0.5, num_classes=2)) == math.log(4)
     True
     """
-    p, a = np.asarray(probability, dtype=np.float64), float(_alpha(alpha))
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("probability must lie in [0, 1]")
-    return -np.log((1 - a) * p + a / check_integer("num_classes", num_classes, minimum=2))
+    p = np.asarray(probability, dtype=np.float64)
+    return -np.log((1 - alpha) * p + alpha / num_classes)
 
 
+@checked
 def cross_entropy_bound(
-    probability: ArrayLike,
+    probability: Fractions,
     *,
-    bits: float,
-    num_classes: int,
-    delta: float,
-    alphas: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
+    bits: NonNegative,
+    num_classes: Several,
+    delta: Probability,
+    alphas: tuple[Probability, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
 ) -> SmoothedBound:
     """Certify the smoothed cross-entropy of a predictor that a prefix code names in ``bits`` bits.
 
@@ -100,22 +97,37 @@ def cross_entropy_bound(
     if not alphas:
         raise ValueError("alphas must name at least one smoothing")
     p = np.asarray(probability, dtype=np.float64)
+    if p.ndim == 0 or p.shape[-1] < 2:
+        raise ValueError(f"probability must hold at least 2 examples on its last axis, got shape {p.shape}")
     means, bounds = [], []
     for alpha in alphas:
         low, high = smoothed_range(alpha, num_classes=num_classes)
         means.append(smoothed_cross_entropy(p, alpha=alpha, num_classes=num_classes).mean(axis=-1))
+        length = float(high - low) * (1 + 2.0**-48)
         excess = occam_bound(
-            np.clip(means[-1] - low, 0.0, high - low),
+            np.clip(means[-1] - low, 0.0, length),
             bits=bits + math.log2(len(alphas)),
             num_examples=p.shape[-1],
             delta=delta,
-            loss_range=float(high - low),
+            loss_range=length,
         )
-        bounds.append(low + excess)
+        bounds.append(upwards(low + np.asarray(excess.value)))
     best = np.argmin(bounds, axis=0)
     chosen = best[None]
+    ranges = np.array([float(smoothed_range(alpha, num_classes=num_classes)[1]) for alpha in alphas])
+    bound = Bound(
+        name="smoothed-cross-entropy",
+        of="risk",
+        value=np.take_along_axis(np.asarray(bounds), chosen, 0)[0],
+        kind="high-probability",
+        delta=delta,
+        source="Occam bound with prediction smoothing, arXiv:2312.17173",
+        assumptions=(IID, CODE_FIRST),
+        unit="nats",
+        loss_range=float(ranges.max()),
+        measured=("probability",),
+        bits=bits + math.log2(len(alphas)),
+    )
     return SmoothedBound(
-        np.take_along_axis(np.asarray(bounds), chosen, 0)[0],
-        np.take_along_axis(np.asarray(means), chosen, 0)[0],
-        np.asarray(alphas, dtype=np.float64)[best],
+        bound, np.take_along_axis(np.asarray(means), chosen, 0)[0], np.asarray(alphas, dtype=np.float64)[best]
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
+import pandas as pd
 from numpy.typing import ArrayLike
 
-from theory.checks import check_choice, check_integer, check_norms, check_number, check_probability
+from theory.arguments import Count, Extended, NonNegative, NonNegatives, Positive, Probability, Range, Whole, checked
+from theory.checks import check_choice, check_norms
 from theory.defaults import BITS, RANK
 from theory.expectation.description import check_record, plan
 from theory.expectation.rules import Case
@@ -17,9 +19,6 @@ from theory.layers import Layers
 from theory.methods import Method
 from theory.networks import Network
 from theory.records import Bound, UpdateRecord, bounds_frame
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["evaluate", "from_update", "update_bounds"]
 
@@ -32,11 +31,12 @@ class _Setting(TypedDict):
     loss_range: float
 
 
+@checked
 def from_update(
     records: Iterable[UpdateRecord] | Iterable[Mapping[str, Any]],
     *,
-    num_examples: int,
-    sigma: float = 0.5,
+    num_examples: Count,
+    sigma: Positive = 0.5,
     **options: Any,
 ) -> pd.DataFrame:
     """Tabulate every bound for what a run really trained; goes by the records, never by a method's name.
@@ -63,19 +63,20 @@ def from_update(
     return bounds_frame(update_bounds(records, num_examples=num_examples, sigma=sigma, **options))
 
 
+@checked
 def update_bounds(
     records: Iterable[UpdateRecord] | Iterable[Mapping[str, Any]],
     *,
-    num_examples: int,
-    sigma: float = 0.5,
-    loss_range: float | None = None,
-    num_choices: int = 1,
-    loss_change: float | None = None,
+    num_examples: Count,
+    sigma: Positive = 0.5,
+    loss_range: Range | None = None,
+    num_choices: Count = 1,
+    loss_change: Extended | None = None,
     network: Network | None = None,
-    update_norms: ArrayLike | None = None,
-    input_norms: Mapping[str, ArrayLike] | None = None,
-    empirical_risk: float | None = None,
-    delta: float = 0.05,
+    update_norms: NonNegatives | None = None,
+    input_norms: Mapping[str, NonNegatives] | None = None,
+    empirical_risk: NonNegative | None = None,
+    delta: Probability = 0.05,
 ) -> tuple[Bound, ...]:
     """Evaluate every bound for what a run really trained.
 
@@ -123,37 +124,36 @@ def update_bounds(
             known |= {"update_norms": tuple(record["norm_update"] for record in checked), "measured": ("norm_update",)}
         else:
             known["update_norms"] = _check_caps(update_norms, checked)
-    if empirical_risk is not None:
-        check_number("empirical_risk", empirical_risk)
     setting = _setting(num_examples, sigma, loss_range)
     return _bounds(
         Case(
             records=checked,
-            num_choices=check_integer("num_choices", num_choices),
+            num_choices=num_choices,
             loss_change=loss_change,
             empirical_risk=empirical_risk,
-            delta=check_probability("delta", delta),
+            delta=delta,
             **setting,
             **known,
         )
     )
 
 
+@checked
 def evaluate(
     layers: Layers,
     *,
     method: str | Method,
-    num_examples: int,
-    rank: int = RANK,
-    bits: float = BITS,
-    links: int = 1,
-    sigma: float = 0.5,
-    loss_range: float | None = None,
-    head_numbers: int = 0,
-    num_choices: int = 1,
-    loss_change: float | None = None,
+    num_examples: Count,
+    rank: Count = RANK,
+    bits: Positive = BITS,
+    links: Count = 1,
+    sigma: Positive = 0.5,
+    loss_range: Range | None = None,
+    head_numbers: Whole = 0,
+    num_choices: Count = 1,
+    loss_change: Extended | None = None,
     network: Network | None = None,
-    update_norms: ArrayLike | None = None,
+    update_norms: NonNegatives | None = None,
 ) -> tuple[Bound, ...]:
     """Evaluate every bound for a method before it is trained; names as in ``update_bounds``.
 
@@ -192,19 +192,14 @@ def evaluate(
             raise ValueError(f"network must have the {adapted} layers given and no other head, has {network.depth}")
         norms = check_norms("update_norms", update_norms, length=len(records))
         known = {"network": network, "update_norms": tuple(norms.tolist())}
-    choices = check_integer("num_choices", num_choices)
-    return _bounds(Case(records=records, num_choices=choices, loss_change=loss_change, **setting, **known))
+    return _bounds(Case(records=records, num_choices=num_choices, loss_change=loss_change, **setting, **known))
 
 
 def _setting(num_examples: int, sigma: float, loss_range: float | None) -> _Setting:
-    check_integer("num_examples", num_examples)
-    check_number("sigma", sigma, positive=True)
     return {"num_examples": num_examples, "sigma": sigma, "loss_range": resolve_range(loss_range, sigma)}
 
 
 def _bounds(case: Case) -> tuple[Bound, ...]:
-    if not case.records:
-        raise ValueError("records must hold at least one trained matrix, got none")
     found: dict[str, Bound] = {}
     for rule in BOUNDS.values():
         for bound in rule.bounds(case):

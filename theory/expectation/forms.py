@@ -11,29 +11,26 @@ from __future__ import annotations
 
 import math
 
+from theory.arguments import Count, Extended, LogNumber, NonNegative, Positive, Probability, Range, Several, checked
+from theory.assumptions import COUNTED, FEED_FORWARD, INDEPENDENT, MEAN, REACHABLE, SUB_GAUSSIAN
 from theory.certificates import occam_bound
-from theory.checks import check_number
-from theory.expectation.table1 import EXPECTATION, SUB_GAUSSIAN, XU_RAGINSKY, description_log, resolve_range
+from theory.counting import upwards
+from theory.expectation.table1 import XU_RAGINSKY, description_log, resolve_range
 from theory.networks import Phi
 from theory.records import Bound, exp_or_inf
 
 __all__ = ["certificate", "direct", "excess", "information", "loss_change_from_log", "perturbation"]
 
 ADAPTERS = "lemma on adapters, arXiv:2402.16842, from theorem 1 of arXiv:1705.07809"
-INDEPENDENT = "the pretrained weights, and every frozen or random factor, were fixed independently of the sample"
-COUNTED = "the bits describe everything that depends on the sample"
-FEED_FORWARD = "the network is feed-forward with inputs within the radius"
-CODE_FIRST = "the code was fixed before the sample"
-IN_RANGE = "the loss lies in [0, loss_range]"
-REACHABLE = "loss_change bounds |loss(W0+dW) - loss(W0)| for every update that the algorithm can reach, not for one"
 
 
+@checked
 def information(
-    nats: float,
+    nats: NonNegative,
     *,
-    num_examples: int,
-    sigma: float = 0.5,
-    loss_range: float | None = None,
+    num_examples: Count,
+    sigma: Positive = 0.5,
+    loss_range: Range | None = None,
     measured: tuple[str, ...] = (),
 ) -> Bound:
     r"""Evaluate :math:`|E\,gen| \le \sqrt{2 \sigma^2 I(W;S)/n}` (Xu and Raginsky, arXiv:1705.07809).
@@ -51,26 +48,26 @@ def information(
     >>> round(information(2.0, num_examples=100).value, 6)
     0.1
     """
-    check_number("nats", nats)
-    log_value = description_log(nats / math.log(2), num_examples=num_examples, sigma=sigma)
+    bits = nats / math.log(2)
     return Bound(
         name="information",
-        log_value=log_value,
+        log_value=description_log(bits, num_examples=num_examples, sigma=sigma),
         kind="expectation",
         source=XU_RAGINSKY,
-        assumptions=(EXPECTATION, SUB_GAUSSIAN),
+        assumptions=(MEAN, SUB_GAUSSIAN),
         loss_range=resolve_range(loss_range, sigma),
         measured=measured,
-        bits=nats / math.log(2),
+        bits=bits,
     )
 
 
+@checked
 def direct(
-    bits: float,
+    bits: NonNegative,
     *,
-    num_examples: int,
-    sigma: float = 0.5,
-    loss_range: float | None = None,
+    num_examples: Count,
+    sigma: Positive = 0.5,
+    loss_range: Range | None = None,
     name: str = "direct",
     assumptions: tuple[str, ...] = (),
 ) -> Bound:
@@ -99,19 +96,20 @@ def direct(
         log_value=description_log(bits, num_examples=num_examples, sigma=sigma),
         kind="expectation",
         source=ADAPTERS,
-        assumptions=(EXPECTATION, SUB_GAUSSIAN, INDEPENDENT, COUNTED, *assumptions),
+        assumptions=(MEAN, SUB_GAUSSIAN, INDEPENDENT, COUNTED, *assumptions),
         loss_range=resolve_range(loss_range, sigma),
         bits=bits,
     )
 
 
+@checked
 def excess(
-    bits: float,
+    bits: NonNegative,
     *,
-    loss_change: float,
-    num_examples: int,
-    sigma: float = 0.5,
-    loss_range: float | None = None,
+    loss_change: Extended,
+    num_examples: Count,
+    sigma: Positive = 0.5,
+    loss_range: Range | None = None,
     name: str = "excess",
     measured: tuple[str, ...] = (),
     assumptions: tuple[str, ...] = (),
@@ -139,24 +137,24 @@ def excess(
     >>> round(excess(16 * 294912, loss_change=0.001, num_examples=3668).value, 6)
     0.002
     """
-    change = check_number("loss_change", loss_change, finite=False)
     root = description_log(bits, num_examples=num_examples, sigma=sigma)
-    log_change = math.log(change) if change > 0 else -math.inf
+    log_change = math.log(loss_change) if loss_change > 0 else -math.inf
     scaled = -math.inf if bits == 0 else root - math.log(sigma) + log_change
     return Bound(
         name=name,
         log_value=min(root, scaled, math.log(2) + log_change),
         kind="expectation",
         source=f"excess loss over W0 in {XU_RAGINSKY}",
-        assumptions=(EXPECTATION, SUB_GAUSSIAN, INDEPENDENT, COUNTED, REACHABLE, *assumptions),
+        assumptions=(MEAN, SUB_GAUSSIAN, INDEPENDENT, COUNTED, REACHABLE, *assumptions),
         loss_range=resolve_range(loss_range, sigma),
         measured=measured,
         bits=bits,
     )
 
 
+@checked
 def perturbation(
-    phi: Phi, *, sigma: float = 0.5, loss_range: float | None = None, measured: tuple[str, ...] = ()
+    phi: Phi, *, sigma: Positive = 0.5, loss_range: Range | None = None, measured: tuple[str, ...] = ()
 ) -> Bound:
     """Bound |E gen(W0 + dW)| by Phi_dW alone: theorem 1's first branch with E gen(W0) = 0.
 
@@ -166,28 +164,33 @@ def perturbation(
         loss_range: length of the loss's interval; 2 sigma by default.
         measured: names of inputs that were measured on data.
 
-    >>> perturbation(Phi(log_update=math.log(0.25), log_base=0.0)).value
+    >>> round(perturbation(Phi(log_update=math.log(0.25), log_base=0.0)).value, 9)
     0.25
     """
-    check_number("sigma", sigma, positive=True)
     return Bound(
         name="perturbation",
         log_value=phi.log_update,
         kind="expectation",
         source="theorem 1 (mended), arXiv:2606.13767, with E gen(W0) = 0",
         assumptions=(
-            EXPECTATION,
+            MEAN,
             INDEPENDENT,
             FEED_FORWARD,
-            "the update's norms hold for every update that the algorithm can reach",
+            REACHABLE,
         ),
         loss_range=resolve_range(loss_range, sigma),
         measured=measured,
     )
 
 
+@checked
 def certificate(
-    bits: float, *, empirical_risk: float, num_examples: int, delta: float, loss_range: float = 1.0
+    bits: NonNegative,
+    *,
+    empirical_risk: NonNegative,
+    num_examples: Several,
+    delta: Probability,
+    loss_range: Positive = 1.0,
 ) -> Bound:
     r"""Bound the risk of one run with high probability: the same count of bits in the Occam form.
 
@@ -207,21 +210,12 @@ def certificate(
     >>> round(certificate(800, empirical_risk=0.1, num_examples=5452, delta=0.05).value, 4)
     0.2849
     """
-    risk = occam_bound(empirical_risk, bits=bits, num_examples=num_examples, delta=delta, loss_range=loss_range)
-    return Bound(
-        name="certificate",
-        value=float(risk),
-        kind="high-probability",
-        confidence=1 - delta,
-        source="Occam bound, Langford, JMLR 6 (2005)",
-        assumptions=(CODE_FIRST, IN_RANGE),
-        of="risk",
-        loss_range=loss_range,
-        measured=("empirical_risk",),
-        bits=bits,
-    )
+    return occam_bound(empirical_risk, bits=bits, num_examples=num_examples, delta=delta, loss_range=loss_range)
 
 
-def loss_change_from_log(log_deviation: float, *, loss_lipschitz: float = 1.0) -> float:
+@checked
+def loss_change_from_log(log_deviation: LogNumber, *, loss_lipschitz: NonNegative = 1.0) -> float:
     """Return D = L_loss D_L from ``theory.networks.perturbation.deviation_log``, infinite where it exceeds float64."""
-    return 0.0 if loss_lipschitz == 0 else exp_or_inf(log_deviation + math.log(loss_lipschitz))
+    if loss_lipschitz == 0:
+        return 0.0
+    return float(upwards(exp_or_inf(log_deviation + math.log(loss_lipschitz))))

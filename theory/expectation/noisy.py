@@ -14,18 +14,23 @@ part.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.arguments import Count, Integers, Matrix, NonNegatives, Positive, Positives, checked
 from theory.array_checks import check_matrix
+from theory.assumptions import NOISY
 from theory.checks import check_integer, check_norms
 from theory.information import xu_raginsky
+from theory.records import Bound
 
 __all__ = ["NoisyLink", "adapter_input_norm", "noisy_iteration_bound", "noisy_iteration_information"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class NoisyLink:
     """The steps of one link.
@@ -38,14 +43,15 @@ class NoisyLink:
         dimension: d, how many numbers this link trains.
     """
 
-    learning_rates: ArrayLike
-    gradient_norms: ArrayLike
-    noise_stds: ArrayLike
-    dimension: int
+    learning_rates: NonNegatives
+    gradient_norms: NonNegatives
+    noise_stds: Positives
+    dimension: Count
 
 
+@checked
 def adapter_input_norm(
-    inputs: ArrayLike, *, columns: ArrayLike | None = None, sketch: ArrayLike | None = None
+    inputs: Matrix, *, columns: Annotated[ArrayLike, Integers()] | None = None, sketch: Matrix | None = None
 ) -> float:
     """Return max |A x| over inputs: |x_S| for columns S, |A x| for a sketch, |x| for neither.
 
@@ -75,6 +81,7 @@ def adapter_input_norm(
     return float(np.linalg.norm(x, axis=1).max())
 
 
+@checked
 def noisy_iteration_information(links: Sequence[NoisyLink], *, linear: bool = False) -> NDArray[np.float64]:
     """Return the information budget of each link, in nats; their sum bounds I(all links' weights; S).
 
@@ -104,9 +111,10 @@ def noisy_iteration_information(links: Sequence[NoisyLink], *, linear: bool = Fa
     return np.array(budgets)
 
 
+@checked
 def noisy_iteration_bound(
-    links: Sequence[NoisyLink], *, num_examples: int, sigma: float = 0.5, linear: bool = False
-) -> float:
+    links: Sequence[NoisyLink], *, num_examples: Count, sigma: Positive = 0.5, linear: bool = False
+) -> Bound:
     """Return sigma sqrt(2 sum of budgets / n): Pensia, Jog, Loh with Xu and Raginsky (arXiv:1705.07809).
 
     In expectation, for a loss that is sigma-sub-Gaussian at every W. With ``linear`` it is the published
@@ -119,8 +127,14 @@ def noisy_iteration_bound(
         linear: as in ``noisy_iteration_information``.
 
     >>> link = NoisyLink(learning_rates=[0.1] * 4, gradient_norms=1.0, noise_stds=0.1, dimension=768 * 16)
-    >>> noisy_iteration_bound([link], num_examples=100, linear=True)
+    >>> round(noisy_iteration_bound([link], num_examples=100, linear=True).value, 9)
     0.1
     """
     total = float(noisy_iteration_information(links, linear=linear).sum())
-    return xu_raginsky(total, num_examples=num_examples, sigma=sigma)
+    found = xu_raginsky(total, num_examples=num_examples, sigma=sigma)
+    return replace(
+        found,
+        name="noisy",
+        source="Pensia, Jog, Loh, arXiv:1801.04295, in " + found.source,
+        assumptions=(*found.assumptions, NOISY),
+    )

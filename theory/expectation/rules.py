@@ -9,12 +9,12 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from numpy.typing import ArrayLike
-
-from theory.checks import check_choice, check_text
-from theory.expectation.description import description_bits, descriptions_of
+from theory.arguments import Count, Extended, NonNegative, NonNegatives, Positive, Probability, Range, checked
+from theory.assumptions import check_codes
+from theory.checks import check_text
+from theory.expectation.description import check_record, described, descriptions_of
 from theory.networks import Network, Phi, correction
 from theory.records import Bound, Quantity, UpdateRecord
 from theory.registry import Registry
@@ -22,6 +22,7 @@ from theory.registry import Registry
 __all__ = ["BOUNDS", "Case", "Rule", "register_bound"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
     """All that a bound may ask for: what was trained (or is planned), the sample, and what else is known.
@@ -42,17 +43,23 @@ class Case:
     """
 
     records: tuple[UpdateRecord, ...]
-    num_examples: int
-    sigma: float
-    loss_range: float
-    num_choices: int = 1
-    loss_change: float | None = None
+    num_examples: Count
+    sigma: Positive
+    loss_range: Range
+    num_choices: Count = 1
+    loss_change: Extended | None = None
     network: Network | None = None
     update_norms: tuple[float, ...] | None = None
     measured: tuple[str, ...] = ()
-    input_norms: Mapping[str, ArrayLike] | None = None
-    empirical_risk: float | None = None
-    delta: float = 0.05
+    input_norms: Mapping[str, NonNegatives] | None = None
+    empirical_risk: NonNegative | None = None
+    delta: Probability = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise ValueError("records must hold at least one trained matrix, got none")
+        for position, record in enumerate(self.records):
+            check_record(record, position, planned=True)
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -99,9 +106,10 @@ class Case:
 
     @functools.cached_property
     def _described(self) -> list[dict[str, float]]:
-        return [description_bits(record) for record in self.records]
+        return [described(record) for record in self.records]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """One bound: what it says, and the function that evaluates it.
@@ -112,7 +120,7 @@ class Rule:
         kind: ``"expectation"`` (over the sample and the training's randomness) or ``"high-probability"``, with
             confidence 1 - ``Case.delta``.
         source: theorem and arXiv number.
-        assumptions: what must hold, one sentence each; every bound that it yields repeats them.
+        assumptions: what must hold, as codes of ``theory.assumptions``; every bound that it yields repeats them.
         evaluate: a case -> its bounds; none where the case lacks what it needs.
 
     Raises:
@@ -128,16 +136,12 @@ class Rule:
 
     def __post_init__(self) -> None:
         check_text("name", self.name)
-        check_choice("of", self.of, get_args(Quantity))
-        check_choice("kind", self.kind, ("expectation", "high-probability"))
         check_text("source", self.source)
-        if not isinstance(self.assumptions, tuple) or not self.assumptions:
-            raise ValueError(f"assumptions must be a tuple of at least one sentence, got {self.assumptions!r}")
-        for sentence in self.assumptions:
-            check_text("assumptions", sentence)
-        if not callable(self.evaluate):
-            raise TypeError(f"evaluate must be a function of one case, got {type(self.evaluate).__name__}")
+        if not self.assumptions:
+            raise ValueError("assumptions must name at least one code, got none")
+        check_codes("assumptions", self.assumptions)
 
+    @checked
     def bounds(self, case: Case) -> tuple[Bound, ...]:
         """Evaluate the rule, and check that what it yields says what the rule says.
 
@@ -152,8 +156,8 @@ class Rule:
             if (bound.of, bound.kind) != (self.of, self.kind):
                 stated, came = f"a {self.of}, {self.kind}", f"a {bound.of}, {bound.kind}"
                 raise ValueError(f"bound {self.name!r} states that it bounds {stated}; it yielded {came}")
-            if bound.confidence is not None and not math.isclose(bound.confidence, 1 - case.delta):
-                raise ValueError(f"bound {self.name!r} must hold with confidence {1 - case.delta}: {bound.confidence}")
+            if bound.delta is not None and not math.isclose(bound.delta, case.delta):
+                raise ValueError(f"bound {self.name!r} must fail with delta {case.delta} at most: {bound.delta}")
             missing = set(self.assumptions) - set(bound.assumptions)
             if missing:
                 raise ValueError(f"bound {self.name!r} yielded a bound without its assumption {min(missing)!r}")

@@ -5,36 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from theory.expectation.forms import (
-    ADAPTERS,
+from theory.assumptions import (
+    ADAPTER_ONLY,
     CODE_FIRST,
     COUNTED,
+    DIAGNOSTIC,
     FEED_FORWARD,
+    IID,
     IN_RANGE,
     INDEPENDENT,
+    MEAN,
     REACHABLE,
-    certificate,
-    direct,
-    excess,
-    loss_change_from_log,
-    perturbation,
-)
-from theory.expectation.rules import BOUNDS, Case, Rule, register_bound
-from theory.expectation.table1 import (
-    ADAPTER_ONLY,
-    EXPECTATION,
     STORED,
     SUB_GAUSSIAN,
-    TABLE1,
-    XU_RAGINSKY,
-    table1_from_bits,
 )
+from theory.certificates.occam import OCCAM
+from theory.expectation.forms import ADAPTERS, certificate, direct, excess, loss_change_from_log, perturbation
+from theory.expectation.rules import BOUNDS, Case, Rule, register_bound
+from theory.expectation.table1 import TABLE1, XU_RAGINSKY, table1_from_bits
 from theory.networks import deviation_log
 from theory.records import Bound
 
 __all__ = ["BOUNDS"]
-
-DIAGNOSTIC = "the norms were measured on this run: a diagnostic, unless they were enforced in training"
 
 
 def _table1_root(case: Case) -> Iterator[Bound]:
@@ -106,15 +98,15 @@ def _gap(name: str, source: str, assumptions: tuple[str, ...], evaluate: Callabl
     )
 
 
-_COUNTS = (EXPECTATION, SUB_GAUSSIAN, INDEPENDENT, COUNTED)
-_PAPER = (EXPECTATION, SUB_GAUSSIAN, STORED, ADAPTER_ONLY)
+_COUNTS = (MEAN, SUB_GAUSSIAN, INDEPENDENT, COUNTED)
+_PAPER = (MEAN, SUB_GAUSSIAN, STORED, ADAPTER_ONLY)
 _EXCESS = f"excess loss over W0 in {XU_RAGINSKY}"
 
 _gap("table1-root", TABLE1, _PAPER, _table1_root)
 _gap("direct", ADAPTERS, _COUNTS, _direct)
 _gap("excess", _EXCESS, (*_COUNTS, REACHABLE), _excess)
 _gap("table1", TABLE1, _PAPER, _table1)
-_gap("perturbation", "theorem 1 (mended), arXiv:2606.13767", (EXPECTATION, INDEPENDENT, FEED_FORWARD), _perturbation)
+_gap("perturbation", "theorem 1 (mended), arXiv:2606.13767", (MEAN, INDEPENDENT, FEED_FORWARD), _perturbation)
 _gap("excess-network", _EXCESS, (*_COUNTS, REACHABLE), _excess_network)
 _gap("excess-measured", _EXCESS, (*_COUNTS, REACHABLE, DIAGNOSTIC), _excess_measured)
 register_bound(
@@ -122,8 +114,8 @@ register_bound(
         name="certificate",
         of="risk",
         kind="high-probability",
-        source="Occam bound, Langford, JMLR 6 (2005)",
-        assumptions=(CODE_FIRST, IN_RANGE),
+        source=OCCAM,
+        assumptions=(IID, CODE_FIRST, IN_RANGE),
         evaluate=_certificate,
     )
 )

@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from theory.checks import check_integer, check_number
+from theory.arguments import Count, NonNegative, Positive, Range, checked
+from theory.assumptions import ADAPTER_ONLY, FEED_FORWARD, MEAN, NO_BACKBONE, PHI_ALL_RUNS, STORED, SUB_GAUSSIAN
+from theory.checks import check_number
 from theory.defaults import BITS, RANK
 from theory.layers import Layers, LayerShape, from_list
 from theory.methods import Method, get_method
@@ -22,13 +24,10 @@ __all__ = ["description_log", "method_numbers", "table1"]
 
 XU_RAGINSKY = "Xu and Raginsky, theorem 1, arXiv:1705.07809"
 TABLE1 = "table 1, arXiv:2606.13767"
-SUB_GAUSSIAN = "the loss is sigma-sub-Gaussian under the data for every fixed weight (in [0, 2 sigma]: always)"
-EXPECTATION = "holds for |E gen|, the mean over the sample and the training's randomness"
-STORED = "every trained number is stored in the stated bits"
-ADAPTER_ONLY = "only the adapter's numbers depend on the sample (no head)"
 
 
-def method_numbers(layers: Layers, *, method: str | Method, rank: int, links: int = 1) -> int:
+@checked
+def method_numbers(layers: Layers, *, method: str | Method, rank: Count, links: Count = 1) -> int:
     """Count the numbers that a method trains on the given layers, as table 1 of arXiv:2606.13767 does.
 
     Args:
@@ -48,7 +47,6 @@ def method_numbers(layers: Layers, *, method: str | Method, rank: int, links: in
     """
     shapes = from_list(layers)
     chosen = method if isinstance(method, Method) else get_method(method)
-    check_integer("links", links)
     if chosen.trains != "weight":
         check_rank(rank, shapes)
     return sum(
@@ -63,15 +61,15 @@ def check_rank(rank: int, layers: Iterable[LayerShape]) -> int:
     Raises:
         ValueError: if it is not; the message names the narrowest layer.
     """
-    check_integer("rank", rank)
     narrowest = min(layers, key=lambda layer: layer.in_features)
     if rank > narrowest.in_features:
         raise ValueError(f"rank must be at most in_features {narrowest.in_features} of {narrowest.name!r}, got {rank}")
     return rank
 
 
-def description_log(bits: float, *, num_examples: int, sigma: float = 0.5) -> float:
-    r"""Return the logarithm of :math:`\sigma \sqrt{2 \ln 2 \cdot bits / n}`.
+@checked
+def description_log(bits: NonNegative, *, num_examples: Count, sigma: Positive = 0.5) -> float:
+    r"""Return the logarithm of :math:`\sigma \sqrt{2 \ln 2 \cdot bits / n}`, rounded up.
 
     Args:
         bits: length of a description of everything that depends on the sample.
@@ -84,25 +82,24 @@ def description_log(bits: float, *, num_examples: int, sigma: float = 0.5) -> fl
     >>> round(math.exp(description_log(294912 * 16, num_examples=3668)), 4)
     21.1149
     """
-    check_number("bits", bits)
-    check_integer("num_examples", num_examples)
-    check_number("sigma", sigma, positive=True)
     if bits == 0:
         return -math.inf
-    return math.log(sigma) + 0.5 * math.log(2 * math.log(2) * bits / num_examples)
+    parts = (math.log(sigma), 0.5 * math.log(2 * math.log(2)), 0.5 * math.log(bits), -0.5 * math.log(num_examples))
+    return sum(parts) + 2.0**-51 * (1 + sum(map(abs, parts)))
 
 
+@checked
 def table1(
     layers: Layers,
     *,
     method: str | Method,
-    num_examples: int,
-    rank: int = RANK,
-    bits: float = BITS,
-    sigma: float = 0.5,
-    links: int = 1,
+    num_examples: Count,
+    rank: Count = RANK,
+    bits: Positive = BITS,
+    sigma: Positive = 0.5,
+    links: Count = 1,
     phi: Phi | None = None,
-    loss_range: float | None = None,
+    loss_range: Range | None = None,
 ) -> Bound:
     r"""Evaluate one row of table 1 of arXiv:2606.13767.
 
@@ -131,32 +128,29 @@ def table1(
     >>> round(lora.value, 1), lora.vacuous
     (29.9, True)
     """
-    check_number("bits", bits, positive=True)
     total = bits * method_numbers(layers, method=method, rank=rank, links=links)
     return table1_from_bits(total, num_examples=num_examples, sigma=sigma, phi=phi, loss_range=loss_range)
 
 
+@checked
 def table1_from_bits(
-    bits: float,
+    bits: NonNegative,
     *,
-    num_examples: int,
-    sigma: float = 0.5,
+    num_examples: Count,
+    sigma: Positive = 0.5,
     phi: Phi | None = None,
-    loss_range: float | None = None,
+    loss_range: Range | None = None,
     measured: tuple[str, ...] = (),
 ) -> Bound:
     """Evaluate table 1's form for an adapter of ``bits`` stored bits; see ``table1``."""
     root = description_log(bits, num_examples=num_examples, sigma=sigma)
-    assumptions: tuple[str, ...] = (EXPECTATION, SUB_GAUSSIAN, STORED, ADAPTER_ONLY)
+    assumptions: tuple[str, ...] = (MEAN, SUB_GAUSSIAN, STORED, ADAPTER_ONLY)
     if phi is None:
         name, log_value = "table1-root", root
-        assumptions += ("Phi_W0 is left out: as derived in the paper it bounds the network without its backbone",)
+        assumptions += (NO_BACKBONE,)
     else:
         name, log_value = "table1", log_add(root, phi.log_base)
-        assumptions += (
-            "the network is feed-forward, as in theorem 1, with inputs within the radius",
-            "Phi_W0 is its mean over runs, or taken at norms that no run exceeds",
-        )
+        assumptions += (FEED_FORWARD, PHI_ALL_RUNS)
     return Bound(
         name=name,
         log_value=log_value,

@@ -20,13 +20,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theory.checks import check_choice, check_integer, check_probability
+from theory.arguments import Count, Fractions, Integer, Integers, Probability, Several, checked
+from theory.checks import check_choice, check_integer
 from theory.information import inequalities as bound_of
-from theory.information.plug_in import coded, count_tables, joint_information, resampled_information
+from theory.information.plug_in import Correction, coded, count_tables, joint_information, resampled_information
 
 __all__ = ["QUANTITIES", "Estimate", "draw_masks", "estimate", "estimate_all"]
 
@@ -44,6 +46,8 @@ QUANTITIES = (
 """What ``estimate`` knows: "cmi" is the n-point e-CMI, all losses against all bits at once."""
 
 _MOST_SYMBOLS = 4096
+Masks = Annotated[ArrayLike, Integers(0, 1, booleans=True)]
+Symbols = Annotated[ArrayLike, Integers(-(2**63))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,8 @@ class Estimate:
     confidence: float
 
 
-def draw_masks(runs: int, rows: int, *, rng: np.random.Generator) -> NDArray[np.bool_]:
+@checked
+def draw_masks(runs: Count, rows: Count, *, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Return fair bits, runs x rows; True means that the row's second example is trained on.
 
     >>> draw_masks(2, 3, rng=np.random.default_rng(0)).shape
@@ -100,7 +105,7 @@ def _interval(value: float, draws: NDArray[np.float64], confidence: float) -> tu
 
 
 def _checked(
-    losses: ArrayLike, masks: ArrayLike, levels: int | None
+    losses: ArrayLike, masks: Masks, levels: int | None
 ) -> tuple[NDArray[np.float64], NDArray[np.intp], float]:
     values = np.asarray(losses, dtype=np.float64)
     bits = np.asarray(masks)
@@ -143,37 +148,36 @@ def _gap_bound(
     quantity: str, value: float, *, train_risk: float, rows: int, magnitudes: NDArray[np.float64], slack: float
 ) -> float:
     if quantity == "cmi":
-        result = bound_of.cmi(value, num_examples=rows)
+        found = bound_of.cmi(value, num_examples=rows)
     elif quantity in ("e-cmi", "f-cmi"):
-        result = bound_of.e_cmi(train_risk, value) - train_risk
+        found = bound_of.e_cmi(train_risk, value)
     elif quantity == "single-loss":
-        result = bound_of.single_loss(value)
+        found = bound_of.single_loss(value)
     elif quantity == "fast-rate":
-        result = bound_of.fast_rate(train_risk, value) - train_risk
+        found = bound_of.fast_rate(train_risk, value)
     elif quantity == "interpolating":
-        result = bound_of.interpolating(value)
+        found = bound_of.interpolating(value)
+    elif quantity == "ld-mi-magnitude":
+        sizes, many = np.unique(magnitudes, return_counts=True)
+        found = bound_of.ld_mi(value, form="magnitude", magnitudes=sizes, weights=many / many.sum())
     else:
-        form = {"ld-mi": "root", "ld-mi-binary": "binary", "ld-mi-magnitude": "magnitude"}[quantity]
-        sizes, weights = (magnitudes, None)
-        if form == "magnitude":
-            sizes, many = np.unique(magnitudes, return_counts=True)
-            weights = many / many.sum()
-        result = bound_of.ld_mi(value, form=form, magnitudes=sizes, weights=weights)
-    return result + slack
+        found = bound_of.ld_mi(value, form="root" if quantity == "ld-mi" else "binary")
+    return float(found.value) - (train_risk if found.of == "risk" else 0.0) + slack
 
 
+@checked
 def estimate(
-    losses: ArrayLike,
-    masks: ArrayLike,
+    losses: Fractions,
+    masks: Masks,
     *,
     quantity: str = "ld-mi",
-    predictions: ArrayLike | None = None,
-    labels: ArrayLike | None = None,
-    levels: int | None = None,
+    predictions: Symbols | None = None,
+    labels: Symbols | None = None,
+    levels: Several | None = None,
     pooled: bool = True,
-    correction: str = "none",
-    resamples: int = 200,
-    confidence: float = 0.95,
+    correction: Correction = "none",
+    resamples: Annotated[int, Integer(20)] = 200,
+    confidence: Probability = 0.95,
     rng: np.random.Generator,
 ) -> Estimate:
     """Estimate one information from masked runs, with its null, its interval and the bound that it gives.
@@ -205,9 +209,6 @@ def estimate(
     (0.0, True)
     """
     check_choice("quantity", quantity, QUANTITIES)
-    check_choice("correction", correction, ("none", "miller-madow"))
-    check_integer("resamples", resamples, minimum=20)
-    check_probability("confidence", confidence)
     values, bits, slack = _checked(losses, masks, levels)
     runs, rows = bits.shape
     train = np.take_along_axis(values, bits[..., None], 2)[..., 0]
@@ -254,7 +255,7 @@ def estimate(
 
 
 def _observed(
-    quantity: str, values: NDArray[np.float64], predictions: ArrayLike | None, labels: ArrayLike | None
+    quantity: str, values: NDArray[np.float64], predictions: Symbols | None, labels: Symbols | None
 ) -> NDArray[np.intp]:
     """Return the symbol that stands against the bit, runs x rows; twice the rows for a single loss (both columns)."""
     if quantity == "f-cmi":
@@ -278,17 +279,18 @@ def _observed(
     return symbols
 
 
+@checked
 def estimate_all(
-    losses: ArrayLike,
-    masks: ArrayLike,
+    losses: Fractions,
+    masks: Masks,
     *,
     rng: np.random.Generator,
-    predictions: ArrayLike | None = None,
-    labels: ArrayLike | None = None,
-    levels: int | None = None,
+    predictions: Symbols | None = None,
+    labels: Symbols | None = None,
+    levels: Several | None = None,
     quantities: Sequence[str] | None = None,
     pooled: bool = True,
-    correction: str = "none",
+    correction: Correction = "none",
 ) -> list[Estimate]:
     """Estimate every quantity that the data allow: "f-cmi" with predictions, "interpolating" at zero training error.
 

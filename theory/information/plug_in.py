@@ -6,13 +6,16 @@ Its bias is upwards, about (cells - 1) / (2 samples) nats; ``theory.information.
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
+from theory.arguments import Integers, NonNegatives, Numbers, Positive, checked
 from theory.checks import check_choice
 from theory.information import inequalities as bound_of
+from theory.records import Bound
 
 __all__ = [
     "coded",
@@ -24,9 +27,14 @@ __all__ = [
 ]
 
 Counts = NDArray[np.float64]
+Weights = Annotated[Counts, Numbers()]
+Codes = Annotated[NDArray[np.intp], Integers()]
+Symbols = Annotated[ArrayLike, Integers(-(2**63))]
+Correction = Literal["none", "miller-madow"]
 
 
-def plug_in(counts: ArrayLike, *, correction: str = "none") -> NDArray[np.float64]:
+@checked
+def plug_in(counts: NonNegatives, *, correction: Correction = "none") -> NDArray[np.float64]:
     """Return the mutual information of tables of counts, over the last two axes, in nats.
 
     Args:
@@ -52,6 +60,7 @@ def plug_in(counts: ArrayLike, *, correction: str = "none") -> NDArray[np.float6
     return result
 
 
+@checked
 def coded(symbols: NDArray[np.float64] | NDArray[np.intp]) -> NDArray[np.intp]:
     """Number the distinct vectors along the last axis, keeping the leading axes.
 
@@ -62,7 +71,8 @@ def coded(symbols: NDArray[np.float64] | NDArray[np.intp]) -> NDArray[np.intp]:
     return np.unique(flat, axis=0, return_inverse=True)[1].reshape(symbols.shape[:-1])
 
 
-def count_tables(left: NDArray[np.intp], right: NDArray[np.intp], *, pooled: bool) -> Counts:
+@checked
+def count_tables(left: Codes, right: Codes, *, pooled: bool) -> Counts:
     """Return counts per run: runs x groups x symbols x symbols, one group when pooled and one per row otherwise."""
     runs, rows = left.shape
     shape = (runs, 1 if pooled else rows, int(left.max()) + 1, int(right.max()) + 1)
@@ -71,7 +81,8 @@ def count_tables(left: NDArray[np.intp], right: NDArray[np.intp], *, pooled: boo
     return np.bincount(index.ravel(), minlength=math.prod(shape)).astype(np.float64).reshape(shape)
 
 
-def resampled_information(counts: Counts, weights: Counts, *, correction: str = "none") -> NDArray[np.float64]:
+@checked
+def resampled_information(counts: Weights, weights: Weights, *, correction: Correction = "none") -> NDArray[np.float64]:
     """Return the mean information over groups for each row of run weights."""
     blocks = []
     for part in np.array_split(weights, max(1, len(weights) * counts[0].size // 4_000_000 + 1)):
@@ -80,8 +91,9 @@ def resampled_information(counts: Counts, weights: Counts, *, correction: str = 
     return np.concatenate(blocks)
 
 
+@checked
 def joint_information(
-    left: NDArray[np.intp], right: NDArray[np.intp], weights: Counts, *, correction: str = "none"
+    left: Codes, right: Codes, weights: Weights, *, correction: Correction = "none"
 ) -> NDArray[np.float64]:
     """Return the plug-in information between two symbols per run, for each row of run weights (nats).
 
@@ -103,9 +115,10 @@ def joint_information(
     return np.maximum(values, 0.0)
 
 
+@checked
 def individual_sample_estimate(
-    hypotheses: ArrayLike, examples: ArrayLike, *, sigma: float = 0.5, correction: str = "none"
-) -> tuple[float, float]:
+    hypotheses: Symbols, examples: Symbols, *, sigma: Positive = 0.5, correction: Correction = "none"
+) -> tuple[float, Bound]:
     """Estimate I(W;Z_I) for a learned hypothesis and examples that are both discrete, pooled over the examples.
 
     Args:
@@ -121,7 +134,7 @@ def individual_sample_estimate(
         ValueError: if shapes or types do not fit.
 
     >>> information, bound = individual_sample_estimate([0, 1, 0, 1], [[0], [1], [0], [1]])
-    >>> round(information, 6), round(bound, 6)
+    >>> round(information, 6), round(bound.value, 6)
     (0.693147, 0.588705)
     """
     learned, data = np.asarray(hypotheses), np.asarray(examples)

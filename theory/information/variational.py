@@ -14,13 +14,15 @@ from collections.abc import Callable
 
 from scipy.optimize import minimize_scalar
 
+from theory.arguments import Count, Extended, NonNegative, Range, checked
 from theory.checks import check_integer, check_number
 
 __all__ = ["chi_square_gap", "dual_gap"]
 
 
+@checked
 def dual_gap(
-    information: float, cumulant: Callable[[float], float], *, variance: float, upper: float = math.inf
+    information: Extended, cumulant: Callable[[float], float], *, variance: NonNegative, upper: Range = math.inf
 ) -> float:
     r"""Return inf over 0 < lambda < upper of (I + cumulant(lambda)) / lambda, the inequality that all bounds share.
 
@@ -42,19 +44,23 @@ def dual_gap(
         return 0.0
     if math.isinf(information):
         return math.inf
-    guess = math.log(math.sqrt(2 * information / variance))
+    guess = (math.log(2) + math.log(information) - math.log(variance)) / 2
     high = min(guess + 14, math.log(upper) if math.isfinite(upper) else math.inf)
     low = min(guess, high) - 14
 
     def quotient(log_lambda: float) -> float:
-        value = (information + cumulant(math.exp(log_lambda))) / math.exp(log_lambda)
+        rate = math.exp(log_lambda)
+        value = (information + cumulant(rate)) / rate if rate > 0 else math.inf
         return value if math.isfinite(value) else math.inf
 
     best = minimize_scalar(quotient, bounds=(low, high), method="bounded", options={"xatol": 1e-9})
     return float(best.fun)
 
 
-def chi_square_gap(information: float, *, variance: float, dimension: int, noncentrality: float = 0.0) -> float:
+@checked
+def chi_square_gap(
+    information: Extended, *, variance: NonNegative, dimension: Count, noncentrality: NonNegative = 0.0
+) -> float:
     r"""Return the individual-sample bound for squared loss under Gaussian data, which is not sub-Gaussian.
 
     With W and Z independent the loss is |b + v|^2, v ~ N(0, c I_p), and with x = 2 c lambda

@@ -24,9 +24,11 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Annotated
 
 import numpy as np
 
+from theory.arguments import Count, Integer, Whole, checked
 from theory.checks import check_choice, check_integer
 
 __all__ = [
@@ -63,7 +65,8 @@ class ExactNetwork:
     radius: Number = 1
 
 
-def random_network(depth: int, *, seed: int) -> ExactNetwork:
+@checked
+def random_network(depth: Annotated[int, Integer(1, 100)], *, seed: Whole) -> ExactNetwork:
     """Draw theorem 1's inputs as fractions of small whole numbers.
 
     Args:
@@ -78,6 +81,7 @@ def random_network(depth: int, *, seed: int) -> ExactNetwork:
     return ExactNetwork(base_norms=draw(), update_norms=draw(), lipschitz=draw(), offsets=draw(), radius=draw()[0])
 
 
+@checked
 def recursed(network: ExactNetwork) -> tuple[Fraction, Fraction]:
     """Return Phi_dW / (2 L_loss) and Phi_W0 / (2 L_loss) by the recursions of theorem 1's proof, exactly.
 
@@ -100,6 +104,7 @@ def recursed(network: ExactNetwork) -> tuple[Fraction, Fraction]:
     return results[0], results[1]
 
 
+@checked
 def enumerated(network: ExactNetwork, *, mended: Collection[str] = ERRATA) -> tuple[Fraction, Fraction]:
     """Return Phi_dW / (2 L_loss) and Phi_W0 / (2 L_loss) by the paper's 2^L terms, exactly.
 
@@ -186,6 +191,7 @@ class ScalarNetwork:
         )
 
 
+@checked
 def violates(network: ScalarNetwork, *, mended: Collection[str] = ()) -> bool:
     """Return whether the network moves further than theorem 1 allows with only the given errata mended.
 
@@ -195,8 +201,9 @@ def violates(network: ScalarNetwork, *, mended: Collection[str] = ()) -> bool:
     return network.deviation() > enumerated(network.exact(), mended=mended)[0]
 
 
+@checked
 def find_counterexample(
-    *, mended: Collection[str] = (), max_depth: int = 4, largest: int = 9, tries: int = 2000, seed: int = 0
+    *, mended: Collection[str] = (), max_depth: Count = 4, largest: Count = 9, tries: Count = 2000, seed: Whole = 0
 ) -> ScalarNetwork | None:
     """Search random networks for one that breaks theorem 1 as typeset, and make it as small as it gets.
 

@@ -17,7 +17,8 @@ from typing import Literal
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from theory.checks import check_choice, check_integer, check_number
+from theory.arguments import Count, NonNegative, Positive, checked
+from theory.checks import check_choice
 
 __all__ = [
     "ACTIVATIONS",
@@ -87,6 +88,7 @@ def silu() -> float:
     return (1.0 + brentq(lambda t: t * math.tanh(t) - 1.0, 1.0, 1.5, xtol=1e-15)) / 2.0
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Activation:
     """A coordinatewise activation, as the constants that a perturbation bound needs.
@@ -99,9 +101,9 @@ class Activation:
     """
 
     name: str
-    lipschitz: float
-    growth: float
-    offset: float = 0.0
+    lipschitz: NonNegative
+    growth: NonNegative
+    offset: NonNegative = 0.0
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -118,6 +120,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+@checked
 def get_activation(name: str) -> Activation:
     """Look an activation up; transformers' ``gelu_new`` and ``gelu_pytorch_tanh`` are the tanh form.
 
@@ -131,7 +134,8 @@ def get_activation(name: str) -> Activation:
     return ACTIVATIONS[check_choice("activation", known.get(name, name), tuple(ACTIVATIONS))]
 
 
-def normalization(*, epsilon: float, gain: float = 1.0, least_spread: float = 0.0) -> float:
+@checked
+def normalization(*, epsilon: Positive, gain: NonNegative = 1.0, least_spread: NonNegative = 0.0) -> float:
     r"""Return the Lipschitz constant of LayerNorm or RMSNorm over tokens whose spread is at least ``least_spread``.
 
     LayerNorm maps x to g * c / sqrt(|c|^2/d + epsilon) + b with c = x - mean(x); RMSNorm has c = x and b = 0. Append
@@ -153,11 +157,13 @@ def normalization(*, epsilon: float, gain: float = 1.0, least_spread: float = 0.
     >>> round(normalization(epsilon=1e-6), 6)
     1000.0
     """
-    rho = check_number("least_spread", least_spread)
-    return check_number("gain", gain) / math.sqrt(rho * rho + check_number("epsilon", epsilon, positive=True))
+    return gain / math.hypot(least_spread, math.sqrt(epsilon))
 
 
-def normalization_radius(*, width: int, gain: float = 1.0, offset: float = 0.0, epsilon: float = 0.0) -> float:
+@checked
+def normalization_radius(
+    *, width: Count, gain: NonNegative = 1.0, offset: NonNegative = 0.0, epsilon: NonNegative = 0.0
+) -> float:
     r"""Return the radius of the ball that LayerNorm or RMSNorm maps everything into: max|g| sqrt(d) + |b|_2.
 
     |c| / sqrt(|c|^2/d + epsilon) < sqrt(d). This is what makes attention after a norm Lipschitz at all.
@@ -171,19 +177,18 @@ def normalization_radius(*, width: int, gain: float = 1.0, offset: float = 0.0, 
     >>> normalization_radius(width=64)
     8.0
     """
-    check_number("epsilon", epsilon)
-    root = math.sqrt(check_integer("width", width))
-    return check_number("gain", gain) * root + check_number("offset", offset)
+    return gain * math.sqrt(width) + offset
 
 
+@checked
 def attention(
     *,
-    radius: float,
-    score_norm: float,
-    value_norm: float,
-    length: int,
-    heads: int = 1,
-    output_norm: float = 1.0,
+    radius: NonNegative,
+    score_norm: NonNegative,
+    value_norm: NonNegative,
+    length: Count,
+    heads: Count = 1,
+    output_norm: NonNegative = 1.0,
     over: Literal["tokens", "sequence"] = "tokens",
     mask: Literal["none", "causal", "any"] = "any",
 ) -> float:
@@ -225,44 +230,42 @@ def attention(
     >>> attention(radius=2.0, score_norm=0.25, value_norm=1.0, length=16, over="sequence")
     9.0
     """
-    check_choice("over", over, ("tokens", "sequence"))
-    check_choice("mask", mask, ("none", "causal", "any"))
-    turning = check_number("score_norm", score_norm) * check_number("radius", radius) ** 2
-    count = check_integer("length", length)
-    spread = {"none": 1.0, "causal": 1.0 + math.log(count), "any": math.inf}[mask]
-    columns = math.sqrt(min(count, spread * math.exp(min(2.0 * turning, 700.0))))
+    turning = score_norm * radius * radius
+    spread = {"none": 1.0, "causal": 1.0 + math.log(length), "any": math.inf}[mask]
+    columns = math.sqrt(min(length, spread * math.exp(min(2.0 * turning, 700.0))))
     mixing = 1.0 + 2.0 * turning if over == "tokens" else columns + turning * (1.0 + columns)
-    stacked = check_number("value_norm", value_norm) * mixing * math.sqrt(check_integer("heads", heads))
-    return check_number("output_norm", output_norm) * stacked
+    return output_norm * value_norm * mixing * math.sqrt(heads)
 
 
-def residual(branch: float) -> float:
+@checked
+def residual(branch: NonNegative) -> float:
     """Return the constant of x + f(x): one plus that of f.
 
     >>> residual(0.5)
     1.5
     """
-    return 1.0 + check_number("branch", branch)
+    return 1.0 + branch
 
 
-def mlp(*, up_norm: float, down_norm: float, activation: str = "gelu") -> float:
+@checked
+def mlp(*, up_norm: NonNegative, down_norm: NonNegative, activation: str = "gelu") -> float:
     """Return the constant of down(act(up(x))): the product of the three.
 
     >>> mlp(up_norm=2.0, down_norm=3.0, activation="relu")
     6.0
     """
-    constant = get_activation(activation).lipschitz
-    return constant * check_number("up_norm", up_norm) * check_number("down_norm", down_norm)
+    return get_activation(activation).lipschitz * up_norm * down_norm
 
 
+@checked
 def gated_mlp(
     *,
-    radius: float,
-    gate_norm: float,
-    up_norm: float,
-    down_norm: float,
-    gate_row_norm: float | None = None,
-    up_row_norm: float | None = None,
+    radius: NonNegative,
+    gate_norm: NonNegative,
+    up_norm: NonNegative,
+    down_norm: NonNegative,
+    gate_row_norm: NonNegative | None = None,
+    up_row_norm: NonNegative | None = None,
     activation: str = "silu",
 ) -> float:
     r"""Return the constant of down(act(gate x) * (up x)), SwiGLU, on |x| <= radius; the product has no global one.
@@ -289,9 +292,8 @@ def gated_mlp(
     act = get_activation(activation)
     if act.offset:
         raise ValueError(f"activation of a gate must be zero at zero, got {activation!r}")
-    gate, up = check_number("gate_norm", gate_norm), check_number("up_norm", up_norm)
-    gate_rows = gate if gate_row_norm is None else min(gate, check_number("gate_row_norm", gate_row_norm))
-    up_rows = up if up_row_norm is None else min(up, check_number("up_row_norm", up_row_norm))
-    product = min(gate * up_rows, gate_rows * up)
-    scale = check_number("down_norm", down_norm) * check_number("radius", radius)
+    gate_rows = gate_norm if gate_row_norm is None else min(gate_norm, gate_row_norm)
+    up_rows = up_norm if up_row_norm is None else min(up_norm, up_row_norm)
+    product = min(gate_norm * up_rows, gate_rows * up_norm)
+    scale = down_norm * radius
     return scale * product * (act.lipschitz + act.growth)

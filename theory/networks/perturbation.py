@@ -23,14 +23,16 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from theory.checks import check_norms, check_number
+from theory.arguments import LogNumber, NonNegative, NonNegatives, checked
+from theory.checks import check_norms
 from theory.records import exp_or_inf
 
 __all__ = ["Network", "Phi", "correction", "deviation_log", "output_radius_log"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """What Theorem 1 assumes known of a feed-forward network.
@@ -46,19 +48,17 @@ class Network:
         ValueError: if a number is NaN, infinite or negative, or the numbers of layers differ.
     """
 
-    base_norms: ArrayLike
-    lipschitz: ArrayLike = 1.0
-    offsets: ArrayLike = 0.0
-    radius: float = 1.0
-    loss_lipschitz: float = 1.0
+    base_norms: NonNegatives
+    lipschitz: NonNegatives = 1.0
+    offsets: NonNegatives = 0.0
+    radius: NonNegative = 1.0
+    loss_lipschitz: NonNegative = 1.0
     _arrays: tuple[NDArray[np.float64], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         base = check_norms("base_norms", self.base_norms)
         lipschitz = check_norms("lipschitz", self.lipschitz, length=base.size)
         offsets = check_norms("offsets", self.offsets, length=base.size)
-        check_number("radius", self.radius)
-        check_number("loss_lipschitz", self.loss_lipschitz)
         object.__setattr__(self, "_arrays", (base, lipschitz, offsets))
 
     @property
@@ -72,6 +72,7 @@ class Network:
         return self._arrays[0].size
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Phi:
     """Both correction terms of Theorem 1, in units of the loss; a value may be infinite, its log is not.
@@ -81,8 +82,8 @@ class Phi:
         log_base: ln Phi_W0, of ``G(W0 + dW) <= G(dW) + Phi_W0``.
     """
 
-    log_update: float
-    log_base: float
+    log_update: LogNumber
+    log_base: LogNumber
 
     @property
     def update(self) -> float:
@@ -95,14 +96,15 @@ class Phi:
         return exp_or_inf(self.log_base)
 
 
-def correction(network: Network, *, update_norms: ArrayLike) -> Phi:
+@checked
+def correction(network: Network, *, update_norms: NonNegatives) -> Phi:
     """Evaluate both correction terms of Theorem 1 (arXiv:2606.13767, mended) in O(L), in log space.
 
     Statement: ``G(W0+dW) <= min(G(W0) + Phi_dW, G(dW) + Phi_W0)`` for every sample, G being the absolute
     difference of population and sample mean of a loss that is Lipschitz in the output.
 
-    Differences of products are taken as ``prod(a+d) (1 - exp(-sum log(1 + d/a)))``, so that a small update
-    is not lost in rounding.
+    Differences of products are taken as ``prod(a+d) (1 - exp(-sum log(1 + d/a)))``, the ratio d/a as a difference of
+    logarithms, so that no update is lost in rounding or underflow. The result is rounded up by what float64 can lose.
 
     Args:
         network: norms, constants and radius.
@@ -118,40 +120,42 @@ def correction(network: Network, *, update_norms: ArrayLike) -> Phi:
     >>> round(phi.update, 9), round(phi.base, 9)
     (20.0, 20.0)
     """
-    base, lipschitz, offsets = network._arrays
-    update = check_norms("update_norms", update_norms, length=network.depth)
-    starts = _log(np.append(network.radius, offsets[:-1]))
-    with np.errstate(divide="ignore"):
-        log_total = _suffix_sums(np.log(lipschitz) + np.log(base + update))
-    factor = math.log(2 * network.loss_lipschitz) if network.loss_lipschitz > 0 else -math.inf
+    base, lipschitz, offsets = (_log(values) for values in network._arrays)
+    update = _log(check_norms("update_norms", update_norms, length=network.depth))
+    starts = np.append(_log_scalar(network.radius), offsets[:-1])
+    log_total = _suffix_sums(lipschitz + np.logaddexp(base, update))
+    factor = math.log(2) + _log_scalar(network.loss_lipschitz)
+    slack = _rounding(base, update, lipschitz, starts, factor)
     return Phi(
-        log_update=factor + _log_sum(starts + log_total + _log_excess(base, update)),
-        log_base=factor + _log_sum(starts + log_total + _log_excess(update, base)),
+        log_update=factor + _log_sum(starts + log_total + _log_excess(base, update)) + slack,
+        log_base=factor + _log_sum(starts + log_total + _log_excess(update, base)) + slack,
     )
 
 
-def output_radius_log(network: Network, *, norms: ArrayLike) -> float:
+@checked
+def output_radius_log(network: Network, *, norms: NonNegatives) -> float:
     """Return ln U_L(c): every output of a network with layer norms at most c lies within U_L(c).
 
     Args:
         network: constants and radius; its base norms are not used.
         norms: c_l, one per layer.
     """
-    _, lipschitz, offsets = network._arrays
-    bounds = check_norms("norms", norms, length=network.depth)
-    with np.errstate(divide="ignore"):
-        products = np.append(_suffix_sums(np.log(lipschitz) + np.log(bounds)), 0.0)
-    return _log_sum(_log(np.append(network.radius, offsets)) + products)
+    _, lipschitz, offsets = (_log(values) for values in network._arrays)
+    bounds = _log(check_norms("norms", norms, length=network.depth))
+    starts = np.append(_log_scalar(network.radius), offsets)
+    products = np.append(_suffix_sums(lipschitz + bounds), 0.0)
+    return _log_sum(starts + products) + _rounding(bounds, lipschitz, starts)
 
 
+@checked
 def deviation_log(
     network: Network,
     *,
-    update_norms: ArrayLike,
-    merged_norms: ArrayLike | None = None,
-    base_input_norms: ArrayLike | None = None,
-    merged_input_norms: ArrayLike | None = None,
-    selected_norms: ArrayLike | None = None,
+    update_norms: NonNegatives,
+    merged_norms: NonNegatives | None = None,
+    base_input_norms: NonNegatives | None = None,
+    merged_input_norms: NonNegatives | None = None,
+    selected_norms: NonNegatives | None = None,
 ) -> float:
     r"""Return ln D_L, how far the outputs of W0 + dW and W0 can lie apart, from whatever is known.
 
@@ -200,7 +204,7 @@ def deviation_log(
     }
     update = check_norms("update_norms", update_norms, length=depth)
     log_base, log_update, log_lipschitz, log_offset = (_log(x) for x in (base, update, lipschitz, offsets))
-    log_merged = np.minimum(log_known["merged_norms"], _log(base + update))
+    log_merged = np.minimum(log_known["merged_norms"], np.logaddexp(log_base, log_update))
     gap, base_size, merged_size = -math.inf, _log_scalar(network.radius), _log_scalar(network.radius)
     for layer in range(depth):
         base_size = min(base_size, log_known["base_input_norms"][layer])
@@ -212,7 +216,7 @@ def deviation_log(
         )
         base_size = np.logaddexp(log_offset[layer], log_lipschitz[layer] + log_base[layer] + base_size)
         merged_size = np.logaddexp(log_offset[layer], log_lipschitz[layer] + log_merged[layer] + merged_size)
-    return float(gap)
+    return float(gap) + _rounding(log_base, log_update, log_lipschitz, log_offset, _log_scalar(network.radius))
 
 
 def _log(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -229,10 +233,28 @@ def _suffix_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _log_excess(kept: NDArray[np.float64], added: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ln(1 - prod_{l>=s} kept_l / (kept_l + added_l)) for each s."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        log_ratio = np.where(added == 0, 0.0, -np.log1p(added / kept))
-        return np.log(-np.expm1(_suffix_sums(log_ratio)))
+    """Return ln(1 - prod_{l>=s} k_l / (k_l + a_l)) for each s from ln k and ln a.
+
+    With ratio = ln a - ln k the product is exp(-S), S = sum ln(1 + exp(ratio)); S itself is summed in logarithms, since
+    exp(ratio) underflows long before the sum stops to matter.
+    """
+    with np.errstate(invalid="ignore"):
+        ratio = np.where(np.isneginf(added), -np.inf, added - kept)
+    with np.errstate(divide="ignore", over="ignore"):
+        # ln ln(1 + e^x) is x below -37, where ln(1 + e^x) = e^x (1 - e^x / 2 ...) and e^x < 2^-53
+        log_terms = np.where(ratio < -37, ratio, np.log(np.logaddexp(0.0, ratio)))
+        log_sums = np.logaddexp.accumulate(log_terms[::-1])[::-1]
+        return np.where(log_sums < -37, log_sums, np.log(-np.expm1(-np.exp(log_sums))))
+
+
+def _rounding(*logs: NDArray[np.float64] | float) -> float:
+    """Return what the logarithm of a sum of products can lose: a few units in the last place of all it is made of.
+
+    Each of the L partial sums that are added rounds at most by the unit in the last place of the sum of all magnitudes.
+    """
+    parts = np.concatenate([np.atleast_1d(one) for one in logs])
+    finite = parts[np.isfinite(parts)]
+    return float(2.0**-51 * (finite.size + np.abs(finite).sum()))
 
 
 def _log_sum(logs: NDArray[np.float64]) -> float:

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from theory.arguments import Count, Extended, Matrix, NonNegative, NonNegatives, Reals, checked
 from theory.array_checks import check_matrix
 from theory.checks import check_integer
 
@@ -20,13 +21,14 @@ __all__ = ["Projection", "Signal"]
 Norms = float | NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Signal:
     """Suprema over inputs and tokens of one hidden state: |h - h'|, |h| and |h'| (no unit)."""
 
-    difference: float
-    base: float
-    updated: float
+    difference: Extended
+    base: Extended
+    updated: Extended
 
     def __post_init__(self) -> None:
         for name in ("difference", "base", "updated"):
@@ -42,6 +44,7 @@ class Signal:
         )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Projection:
     """Spectral norms of one linear map before and after the update; arrays hold one entry per head.
@@ -54,11 +57,11 @@ class Projection:
         row_norm: largest Euclidean norm of a row of W0 or W0 + dW, for gated products; never above the spectral norm.
     """
 
-    base: Norms
-    update: Norms = 0.0
-    merged: Norms | None = None
-    bias: Norms = 0.0
-    row_norm: float | None = None
+    base: NonNegatives
+    update: NonNegatives = 0.0
+    merged: NonNegatives | None = None
+    bias: NonNegatives = 0.0
+    row_norm: NonNegative | None = None
 
     def __post_init__(self) -> None:
         for name in ("base", "update", "merged", "bias", "row_norm"):
@@ -67,8 +70,9 @@ class Projection:
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
 
     @classmethod
+    @checked
     def of(
-        cls, base: ArrayLike, update: ArrayLike | None = None, *, bias: ArrayLike | None = None, heads: int = 1
+        cls, base: Matrix, update: Matrix | None = None, *, bias: Reals | None = None, heads: Count = 1
     ) -> Projection:
         """Measure a projection, out_features x in_features; with ``heads`` its rows are cut into as many blocks.
 
@@ -99,7 +103,8 @@ class Projection:
             row_norm=rows,
         )
 
-    def per_head(self, heads: int) -> tuple[NDArray[np.float64], ...]:
+    @checked
+    def per_head(self, heads: Count) -> tuple[NDArray[np.float64], ...]:
         """Return base, update, merged and bias with one entry per head; groups of heads share an entry (GQA)."""
         merged = np.asarray(self.base) + self.update if self.merged is None else self.merged
         columns = []
@@ -110,6 +115,7 @@ class Projection:
             columns.append(np.repeat(entries, heads // len(entries)))
         return tuple(columns)
 
+    @checked
     def apply(self, signal: Signal) -> Signal:
         r"""Bound W h: as W0 h - (W0+dW) h' = W0 (h - h') - dW h' = (W0+dW)(h - h') - dW h, the smaller of the two."""
         if np.size(self.base) > 1:

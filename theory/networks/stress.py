@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from theory.arguments import Count, Several, Whole, checked
 from theory.checks import check_choice, check_integer
 from theory.networks.perturbation import Network, correction
 
@@ -110,7 +111,10 @@ class _Batch:
         return logs
 
 
-def stress(*, networks: int = 10_000, max_depth: int = 6, batch: int = 50, points: int = 48, seed: int = 0) -> Stress:
+@checked
+def stress(
+    *, networks: Count = 10_000, max_depth: Count = 6, batch: Count = 50, points: Several = 48, seed: Whole = 0
+) -> Stress:
     """Draw random networks and check both branches of theorem 1 (arXiv:2606.13767, mended) on each.
 
     Widths 1 to 8, five activations, with and without shifts inside them, update sizes over four decades. The
@@ -150,15 +154,16 @@ def stress(*, networks: int = 10_000, max_depth: int = 6, batch: int = 50, point
     return Stress(networks=networks, violations=violations, ratios=np.concatenate(ratios))
 
 
+@checked
 def tightest(
     *,
     activation: str = "relu",
-    depth: int = 3,
-    width: int = 4,
-    chains: int = 64,
-    steps: int = 600,
+    depth: Count = 3,
+    width: Count = 4,
+    chains: Count = 64,
+    steps: Count = 600,
     shifted: bool = False,
-    seed: int = 0,
+    seed: Whole = 0,
 ) -> Tightest:
     """Climb from random networks towards one whose deviation comes near Phi_dW / 2.
 

@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.arguments import Count, NonNegative, Positive, checked
 from theory.checks import check_choice, check_integer, check_number
 from theory.networks.lipschitz import get_activation
 from theory.networks.signal import Projection, Signal
@@ -28,6 +29,7 @@ from theory.networks.signal import Projection, Signal
 __all__ = ["Attention", "Block", "FeedForward", "Norm", "Projection", "Signal", "transformer_perturbation"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Norm:
     """LayerNorm or RMSNorm, not trained.
@@ -41,12 +43,13 @@ class Norm:
             of f_{W0}. 0 holds for all inputs; a value measured on data makes the result a diagnostic for those inputs.
     """
 
-    width: int
-    epsilon: float
-    gain: float = 1.0
-    offset: float = 0.0
-    least_spread: float = 0.0
+    width: Count
+    epsilon: Positive
+    gain: NonNegative = 1.0
+    offset: NonNegative = 0.0
+    least_spread: NonNegative = 0.0
 
+    @checked
     def apply(self, signal: Signal) -> Signal:
         r"""Bound a norm's output.
 
@@ -67,6 +70,7 @@ class Norm:
         return Signal(difference=difference, base=reach(signal.base), updated=reach(signal.updated))
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Attention:
     """Multi-head self-attention; a causal or padding mask, rotary positions and grouped-query heads are covered.
@@ -82,9 +86,10 @@ class Attention:
     key: Projection
     value: Projection
     output: Projection
-    heads: int
-    head_width: int
+    heads: Count
+    head_width: Count
 
+    @checked
     def apply(self, signal: Signal) -> Signal:
         r"""Bound attention, head by head.
 
@@ -119,6 +124,7 @@ class Attention:
         return self.output.apply(stacked)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class FeedForward:
     """down(act(up h)), or the gated down(act(gate h) * (up h)) of Llama when ``gate`` is given."""
@@ -126,9 +132,10 @@ class FeedForward:
     up: Projection
     down: Projection
     activation: str
-    hidden_width: int
+    hidden_width: Count
     gate: Projection | None = None
 
+    @checked
     def apply(self, signal: Signal) -> Signal:
         r"""Bound the two kinds.
 
@@ -170,6 +177,7 @@ class FeedForward:
         return self.down.apply(product)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """One transformer block.
@@ -184,6 +192,7 @@ class Block:
     norms: tuple[Norm, Norm]
     placement: Literal["pre", "post"]
 
+    @checked
     def apply(self, signal: Signal) -> Signal:
         """Carry the three suprema through the block."""
         first, second = self.norms
@@ -194,8 +203,9 @@ class Block:
         return middle + self.feed_forward.apply(second.apply(middle))
 
 
+@checked
 def transformer_perturbation(
-    blocks: Sequence[Block], *, radius: float, final_norm: Norm | None = None, head: Projection | None = None
+    blocks: Sequence[Block], *, radius: NonNegative, final_norm: Norm | None = None, head: Projection | None = None
 ) -> Signal:
     r"""Bound sup |f_{W0+dW}(x) - f_{W0}(x)| for an encoder or a decoder, over inputs whose tokens lie in a ball.
 

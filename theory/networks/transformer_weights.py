@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.arguments import Count, NonNegative, Positive, checked
 from theory.checks import check_choice, check_integer, check_number
 from theory.networks.signal import Projection
 from theory.networks.transformer import Attention, Block, FeedForward, Norm
@@ -210,16 +211,17 @@ class _Reader:
         )
 
 
+@checked
 def read_transformer(
     weights: Mapping[str, Any],
     updates: Mapping[str, Any],
     *,
     family: str,
-    heads: int,
-    epsilon: float,
+    heads: Count,
+    epsilon: Positive,
     activation: str,
-    key_value_heads: int | None = None,
-    least_spreads: Sequence[float] | None = None,
+    key_value_heads: Count | None = None,
+    least_spreads: Sequence[NonNegative] | None = None,
 ) -> tuple[list[Block], Norm | None]:
     """Measure the spectral norms of a transformer and its update, head by head, for ``transformer_perturbation``.
 

@@ -8,11 +8,12 @@ z_l = |s_l(0)|, lambda_l the activation's Lipschitz constant, C the input radius
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
 
+from theory.arguments import Count, checked
 from theory.checks import check_integer
 from theory.layers import Layers, from_list
 from theory.methods import METHODS, Method, get_method
@@ -40,7 +41,8 @@ LAYER, FROM = sp.symbols("l s", integer=True)
 M, OUT, SUPPORT, A, D, Z, LIP = (sp.IndexedBase(name, positive=True) for name in ("m", "n", "S", *"adz", "lambda"))
 
 
-def phi_closed(branch: str = "update", *, depth: int | sp.Expr = DEPTH) -> sp.Expr:
+@checked
+def phi_closed(branch: Literal["update", "base"] = "update", *, depth: int | sp.Expr = DEPTH) -> sp.Expr:
     """Return theorem 1's correction term (arXiv:2606.13767, mended) in closed form.
 
     Args:
@@ -63,7 +65,8 @@ def phi_closed(branch: str = "update", *, depth: int | sp.Expr = DEPTH) -> sp.Ex
     return 2 * LOSS * (C * products(1) + offsets)
 
 
-def phi_by_recursion(branch: str = "update", *, depth: int) -> sp.Expr:
+@checked
+def phi_by_recursion(branch: Literal["update", "base"] = "update", *, depth: Count) -> sp.Expr:
     """Return the same term by the recursions of the proof, for a given depth, expanded.
 
     The recursions are D_l = lambda_l (kept_l D_(l-1) + added_l U_(l-1)) and U_l = z_l + lambda_l (a_l + d_l) U_(l-1).
@@ -83,6 +86,7 @@ def phi_by_recursion(branch: str = "update", *, depth: int) -> sp.Expr:
     return sp.expand(2 * LOSS * gap)
 
 
+@checked
 def table1_numbers(method: str | Method) -> sp.Expr:
     """Return the numbers that a method trains, X, as a sum over layers, from the registry of methods.
 
@@ -90,17 +94,19 @@ def table1_numbers(method: str | Method) -> sp.Expr:
     k*r*Sum(n[l], (l, 1, L))
     """
     chosen = method if isinstance(method, Method) else get_method(method)
-    count = cast(Any, chosen.numbers_trained)
-    per_layer = sp.factor(count(out_features=OUT[LAYER], in_features=M[LAYER], rank=R, links=K))
+    count = cast(Any, Method.numbers_trained).__wrapped__  # letters pass through the arithmetic, not the checks
+    per_layer = sp.factor(count(chosen, out_features=OUT[LAYER], in_features=M[LAYER], rank=R, links=K))
     outside, inside = per_layer.as_independent(LAYER, as_Add=False)
     return outside * sp.Sum(inside, (LAYER, 1, DEPTH))
 
 
+@checked
 def table1_root(method: str | Method) -> sp.Expr:
     """Return the square root of a method's row of table 1, sqrt(2 sigma^2 q ln2 X / N)."""
     return sp.sqrt(2 * SIGMA**2 * Q * sp.log(2) * table1_numbers(method) / N)
 
 
+@checked
 def at_layers(expr: sp.Expr, *, layers: Layers, **values: float) -> float:
     """Evaluate an expression in m_l, n_l and symbols at given layers.
 
@@ -271,6 +277,7 @@ def table1_typst() -> str:
     return "\n".join([*lines, ")"]) + "\n"
 
 
+@checked
 def latex(expr: sp.Basic) -> str:
     r"""Return an expression as LaTeX, a product of roots under one root sign.
 
@@ -281,6 +288,7 @@ def latex(expr: sp.Basic) -> str:
     return str(_LatexPrinter({"symbol_names": names}).doprint(expr))
 
 
+@checked
 def typst(expr: sp.Basic) -> str:
     """Return an expression as Typst math, in the same letters.
 

@@ -9,6 +9,8 @@ import sympy as sp
 from sympy.printing.precedence import PRECEDENCE, precedence
 from sympy.printing.printer import Printer
 
+from theory.arguments import checked
+
 __all__ = ["typst"]
 
 _GREEK = {"sigma", "Phi", "lambda", "delta", "alpha"}
@@ -88,6 +90,7 @@ class _TypstPrinter(Printer):  # type: ignore[misc]  # SymPy has no types
         return self._limits("product", expr)
 
 
+@checked
 def typst(expr: sp.Basic, *, symbol_names: Mapping[sp.Symbol, str] | None = None) -> str:
     """Return an expression as Typst math, without the dollar signs.
 

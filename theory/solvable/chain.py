@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from theory.arguments import Count, Matrix, NonNegative, Positive, checked
 from theory.array_checks import check_matrix
 from theory.checks import check_integer, check_number
 from theory.solvable.gaussian import GaussianModel
@@ -27,7 +28,8 @@ __all__ = ["GaussianChain", "circulant_sketches", "gaussian_chain"]
 Array = NDArray[np.float64]
 
 
-def circulant_sketches(*, in_features: int, rank: int, links: int) -> list[Array]:
+@checked
+def circulant_sketches(*, in_features: Count, rank: Count, links: Count) -> list[Array]:
     """Return the column selectors of c3LA: link j selects columns j r .. (j+1) r - 1; the last block may be short.
 
     After ceil(m / r) links the windows start again from the first.
@@ -89,13 +91,14 @@ class GaussianChain:
         return float(self.model.outputs / 2 * (both - noise))
 
 
+@checked
 def gaussian_chain(
-    inputs: ArrayLike,
-    coefficients: ArrayLike,
-    sketches: Sequence[ArrayLike],
+    inputs: Matrix,
+    coefficients: Matrix,
+    sketches: Sequence[Matrix],
     *,
-    label_std: float = 1.0,
-    weight_std: float,
+    label_std: Positive = 1.0,
+    weight_std: NonNegative,
 ) -> GaussianChain:
     """Train a chain of links by noisy least squares, each on the residual of the merged ones before it.
 

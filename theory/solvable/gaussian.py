@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.arguments import Matrix, Several, checked
 from theory.array_checks import check_matrix
 from theory.checks import check_integer
 from theory.information import chi_square_gap, dual_gap
@@ -171,7 +172,8 @@ class GaussianModel:
             mean - (mean if reference is None else check_matrix("reference", reference, shape=mean.shape))
         )
 
-    def excess_individual_sample(self, *, reference: ArrayLike | None = None) -> float:
+    @checked
+    def excess_individual_sample(self, *, reference: Matrix | None = None) -> float:
         r"""Return the individual-sample bound on the excess loss over fixed weights, which has the same gap.
 
         Fixed weights B0 have no gap, so |y - B u|^2 - |y - B0 u|^2 may stand for the loss. Of its deviation only
@@ -193,7 +195,8 @@ class GaussianModel:
         ]
         return float(np.mean(bounds))
 
-    def excess_xu_raginsky(self, *, reference: ArrayLike | None = None) -> float:
+    @checked
+    def excess_xu_raginsky(self, *, reference: Matrix | None = None) -> float:
         """Return the same with I(B;S) for all examples at once; the determinant replaces the scalar."""
         values, vectors = np.linalg.eigh(self.features @ self.covariance @ self.features.T)
         energy = ((vectors.T @ self._reference_energy(reference)) ** 2).sum(1)
@@ -213,7 +216,8 @@ class GaussianModel:
         upper = 1 / (2 * scale * math.sqrt(top)) if top > 0 else math.inf
         return dual_gap(information, cumulant, variance=variance, upper=upper)
 
-    def simulate(self, *, repeats: int, rng: np.random.Generator) -> Simulation:
+    @checked
+    def simulate(self, *, repeats: Several, rng: np.random.Generator) -> Simulation:
         """Draw targets, learn, and test on fresh targets, ``repeats`` times.
 
         Raises:

@@ -6,9 +6,12 @@ both factors of LoRA is not Gaussian and is not covered.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import ArrayLike
 
+from theory.arguments import Count, Integers, Matrix, NonNegative, Positive, checked
 from theory.array_checks import check_matrix
 from theory.checks import check_integer, check_number
 from theory.solvable.gaussian import GaussianModel
@@ -16,8 +19,9 @@ from theory.solvable.gaussian import GaussianModel
 __all__ = ["column_regression", "gaussian_mean", "linear_regression", "sketched_regression"]
 
 
+@checked
 def linear_regression(
-    features: ArrayLike, means: ArrayLike, *, label_std: float = 1.0, weight_std: float, ridge: float = 0.0
+    features: Matrix, means: Matrix, *, label_std: Positive = 1.0, weight_std: NonNegative, ridge: NonNegative = 0.0
 ) -> GaussianModel:
     r"""Return least squares on given features, T = (U'U + ridge I)^-1 U', plus N(0, weight_std^2) on every weight.
 
@@ -54,7 +58,10 @@ def linear_regression(
     )
 
 
-def gaussian_mean(*, num_examples: int, dimension: int = 1, data_std: float = 1.0, weight_std: float) -> GaussianModel:
+@checked
+def gaussian_mean(
+    *, num_examples: Count, dimension: Count = 1, data_std: Positive = 1.0, weight_std: NonNegative
+) -> GaussianModel:
     r"""Return mean estimation: Z ~ N(0, s^2 I_d), W = sample mean + N(0, weight_std^2 I_d), loss |w - z|^2.
 
     I(W;S) = (d/2) ln(1 + s^2 / (n weight_std^2)), gap = 2 s^2 d / n; without noise I(W;Z_i) = (d/2) ln(n/(n-1)).
@@ -69,8 +76,9 @@ def gaussian_mean(*, num_examples: int, dimension: int = 1, data_std: float = 1.
     return linear_regression(np.ones((n, 1)), np.zeros((n, d)), label_std=data_std, weight_std=weight_std)
 
 
+@checked
 def sketched_regression(
-    inputs: ArrayLike, coefficients: ArrayLike, sketch: ArrayLike, *, label_std: float = 1.0, weight_std: float
+    inputs: Matrix, coefficients: Matrix, sketch: Matrix, *, label_std: Positive = 1.0, weight_std: NonNegative
 ) -> GaussianModel:
     """Return asymmetric LoRA (A frozen, B trained; arXiv:2402.16842) on one linear layer: features A x.
 
@@ -87,8 +95,14 @@ def sketched_regression(
     return linear_regression(x @ a.T, x @ target.T, label_std=label_std, weight_std=weight_std)
 
 
+@checked
 def column_regression(
-    inputs: ArrayLike, coefficients: ArrayLike, columns: ArrayLike, *, label_std: float = 1.0, weight_std: float
+    inputs: Matrix,
+    coefficients: Matrix,
+    columns: Annotated[ArrayLike, Integers()],
+    *,
+    label_std: Positive = 1.0,
+    weight_std: NonNegative,
 ) -> GaussianModel:
     """Return cheap LoRA (arXiv:2606.13767) on one linear layer: only the given columns of the update are trained.
 

@@ -23,7 +23,7 @@ def _certificate(method, errors):
         "code": {"numbers": 50, "bits": 80, "bits_by_part": parts},
         "delta": 0.05,
         "empirical": {"errors": errors, "error": errors / 1000},
-        "bound": float(occam_bound(errors / 1000, bits=80, num_examples=1000, delta=0.05)),
+        "bound": occam_bound(errors / 1000, bits=80, num_examples=1000, delta=0.05).value,
         "bounds": {"cross_entropy": {"bound": 1.1}},
         "heldout": {"error": 0.21, "low": 0.15, "high": 0.29},
         "majority_error": 0.7,

@@ -15,6 +15,7 @@ from analysis.plots.information import plot_estimates
 from analysis.records import atomic_write_json, frame_of, read_json
 from analysis.runs import RunConfig, frame, run, seeds_of
 from analysis.tasks import DataOptions
+from analysis.tasks.load import _load_task
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
 
@@ -26,7 +27,42 @@ def test_run_prints_a_line_per_seed_and_the_mean(tmp_path: Path, capsys):
     output = capsys.readouterr().out
     assert output.count("G cross_entropy") == 2
     assert "mean of 2: metric" in output
+    assert output.startswith("data: scikit-learn's digits 5-9: 896 rows read, 896 kept\ndata: train: 40 examples\n")
+    assert output.count("before training: 2 steps, about ") == 2
     assert len(list(tmp_path.glob("*/record.json"))) == 2
+
+
+def test_again_keeps_the_old_record_until_the_new_one_is_whole(tmp_path: Path, monkeypatch, capsys):
+    words = ["run", "--method", "cla", "--folder", str(tmp_path), *SMALL]
+    assert main(words) == 0
+    (path,) = tmp_path.glob("*/record.json")
+    first = read_json(path)
+
+    def torn(*args, **kwargs):
+        assert read_json(path) == first
+        raise ArithmeticError("torn")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("analysis.runs.finetune._measure", torn)
+        assert main([*words, "--again"]) == 1
+    assert read_json(path) == first
+    assert main([*words, "--again"]) == 0
+    again = read_json(path)
+    assert again["timing"] != first["timing"]
+    assert again["metrics"] == first["metrics"]
+    assert [item.name for item in tmp_path.iterdir()] == [path.parent.name]
+
+
+def test_collect_reports_a_corrupt_record_and_goes_on_when_asked(tmp_path: Path, capsys):
+    assert main(["run", "--method", "cla", "--folder", str(tmp_path), *SMALL]) == 0
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "record.json").write_text("{")
+    assert main(["collect", str(tmp_path)]) == 2
+    assert "torn/record.json" in capsys.readouterr().err
+    assert main(["collect", str(tmp_path), "--skip-corrupt"]) == 0
+    output = capsys.readouterr()
+    assert "left out: record" in output.err
+    assert "gap_zero_one" in output.out
 
 
 def test_a_recorded_command_makes_the_same_run_again(tmp_path: Path):
@@ -49,7 +85,7 @@ def test_sweep_is_listed_run_resumed_and_collected(tmp_path: Path, capsys):
     assert listed.count(" open ") == 10
     assert "10 runs, 10 to do, no finished run yet" in listed
     assert not Path(folder).exists()
-    assert main([*grid, "--parquet", str(tmp_path / "all.parquet")]) == 0
+    assert main([*grid, "--workers", "2", "--parquet", str(tmp_path / "all.parquet")]) == 0
     assert "10 computed" in capsys.readouterr().out
     assert main(grid) == 0
     assert "10 were there, 0 computed" in capsys.readouterr().out
@@ -185,15 +221,17 @@ def test_neither_a_failed_run_nor_a_renamed_data_folder_is_another_configuration
     assert seeds_of(frame([one, changed])) == [*usual, "variant"]
 
 
-def test_quiet_shows_no_bar(tmp_path: Path):
+def test_quiet_shows_no_bar(tmp_path: Path, capsys):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "record.json").write_text('{"status": "done"}')
-    for words, shown in (([], True), (["--quiet"], False)):
-        ended = subprocess.run(
-            [sys.executable, "-m", "analysis", "measure", str(tmp_path), *words], capture_output=True, text=True
-        )
-        assert "1 without weights" in ended.stdout
-        assert ("run/s" in ended.stderr) is shown
+    words = ["measure", str(tmp_path)]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    quiet = subprocess.run([sys.executable, "-m", "analysis", *words, "--quiet"], capture_output=True, text=True)
+    assert "1 without weights" in shown.out
+    assert shown.out == quiet.stdout
+    assert "run/s" in shown.err
+    assert "run/s" not in quiet.stderr
 
 
 def test_an_encoder_is_no_causal_lm_and_an_empty_label_no_class(tmp_path: Path, write, capsys):
@@ -204,7 +242,39 @@ def test_an_encoder_is_no_causal_lm_and_an_empty_label_no_class(tmp_path: Path, 
     write(tmp_path / "c.csv", "text,label\n" + "".join(f"word {i},{'' if i == 3 else i % 2}\n" for i in range(20)))
     text = ["--task", "custom", "--data", str(tmp_path / "c.csv"), "--kind", "text-classification", "--text", "text"]
     assert main(["run", *text, "--label", "label", "--model", "tiny:bert", "--folder", str(tmp_path / "r")]) == 2
-    assert "is empty; fill it in" in capsys.readouterr().err
+    assert "the label is empty in c.csv row 4; fill it in" in capsys.readouterr().err
+
+
+def test_data_is_reported_without_training_and_refused_strictly(tmp_path: Path, write, capsys):
+    rows = "".join(f"word {i % 15}\t{'-' if i == 7 else i % 2}\n" for i in range(20))
+    path = write(tmp_path / "a.tsv", f"body\tlabel\n{rows}")
+    words = ["--task", "custom", "--data", str(path), "--kind", "text-classification", "--text", "body"]
+    words += ["--label", "label", "--model", "tiny:bert"]
+    assert main(["data", *words]) == 2
+    assert "the label is '-' in a.tsv row 8; fill it in" in capsys.readouterr().err
+    assert main(["data", *words, "--missing", "drop", "--json", str(tmp_path / "report.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "a.tsv: 20 rows read, 19 kept, 1 dropped because the label is '-'" in shown
+    assert read_json(tmp_path / "report.json")["parts"][0]["first_dropped"] == {"the label is '-'": 8}
+    for command in (["data"], ["run", "--folder", str(tmp_path / "runs")]):
+        assert main([*command, *words, "--missing", "drop", "--strict"]) == 2
+        assert "error: strict: " in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_was_edited_under_its_name_and_size_is_not_taken_for_what_was_recorded(tmp_path: Path, write, capsys):
+    rows = "".join(f"word {i},{i % 2}\n" for i in range(20))
+    words = ["run", "--task", "custom", "--data", str(tmp_path / "a.csv"), "--kind", "text-classification"]
+    words += ["--text", "body", "--label", "label", "--model", "tiny:bert", "--epochs", "1", "--quiet"]
+    words += ["--folder", str(tmp_path / "r")]
+    write(tmp_path / "a.csv", f"body,label\n{rows}")
+    assert main(words) == 0
+    assert main(words) == 0
+    write(tmp_path / "a.csv", f"body,label\n{rows.replace('word 1,1', 'word 1,0')}")
+    _load_task.cache_clear()  # as another process would begin
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "was made on other data" in capsys.readouterr().err
 
 
 def test_a_chain_longer_than_its_run_is_refused_before_training(tmp_path: Path, capsys):

@@ -348,18 +348,16 @@ def test_interpolation_has_both_adapters_losses_at_its_ends():
         landscape.interpolate(first, batch, start=start, end={k: v[:1] for k, v in end.items()}, **QUIET)
 
 
-def test_a_family_that_does_not_add_to_the_base_has_no_merged_space(monkeypatch):
+def test_a_family_that_does_not_add_to_the_base_is_computed_from_its_merged_weight(monkeypatch):
+    model, batch = adapted("lora"), batch_of()
+    added = landscape.plane(model, batch, space="merged", steps=5, **QUIET)
     monkeypatch.setattr(FACTORS, "additive", False)
-    lora, columns, batch = adapted("lora"), adapted("cla"), batch_of()
-    refused = "layer 'base_model.model.0' of family 'factors' does not add to W0; accepted space: adapter"
-    with pytest.raises(ValueError, match=refused):
-        parameter_space(lora, "merged")
-    with pytest.raises(ValueError, match=refused):
-        landscape.line(lora, batch, space="merged", seed=0, **QUIET)
-    with pytest.raises(ValueError, match=refused):
-        mean_rise(lora, batch, space="merged", relative_radius=0.1, samples=2, seed=0)
-    assert len(parameter_space(lora, "adapter").center) == 2
-    assert len(parameter_space(columns, "merged").center) == 1
+    space = parameter_space(model, "merged")
+    assert space.bare == ("base_model.model.0",)
+    merged = landscape.plane(model, batch, space="merged", steps=5, **QUIET)
+    # W0 x + dW x against (W0 + dW) x, in float32
+    np.testing.assert_allclose(merged.values, added.values, atol=2e-6)
+    assert not model.base_model.model[0].disable_adapters
 
 
 def test_bad_grids_spaces_and_weights_are_refused_before_any_work():

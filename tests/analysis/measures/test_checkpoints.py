@@ -1,5 +1,6 @@
 """The checkpoint of lowest held-out loss: which, by how much, and whether rounding leaves it open."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -61,6 +62,35 @@ def test_the_lowest_loss_wins_and_one_that_is_not_finite_never(last, other, best
 def test_a_choice_within_rounding_is_doubtful(error, doubtful, finished, steps, monkeypatch):
     planned(monkeypatch, adapter=(2.0, error), **{steps[0].replace("-", "_"): (1.5, error)})
     assert choose_checkpoint(finished).doubtful is doubtful
+
+
+def test_every_checkpoint_is_loaded_from_where_data_and_model_are_now(finished, steps, loaded, monkeypatch):
+    asked = []
+
+    def load(path, **where):
+        asked.append(where)
+        return loaded
+
+    monkeypatch.setattr(checkpoints, "load_run", load)
+    planned(monkeypatch, adapter=(2.0, 0.0))
+    choose_checkpoint(finished, data="moved", model="too")
+    there = {"data": "moved", "model": "too"}
+    assert asked == [there, there | {"checkpoint": steps[0]}]
+
+
+@pytest.mark.parametrize(("kind", "squared"), [("regression", True), ("text-classification", False)])
+def test_the_error_of_a_loss_is_that_of_its_kind(kind, squared, loaded, monkeypatch):
+    asked = []
+
+    def error(losses, off, *, squared=False):
+        asked.append(squared)
+        return 0.0
+
+    monkeypatch.setattr(checkpoints, "mean_error", error)
+    task = dataclasses.replace(loaded.task, kind=kind)
+    monkeypatch.setattr(checkpoints, "evaluate", lambda model, task, examples: evaluate(model, loaded.task, examples))
+    checkpoints._heldout_loss(dataclasses.replace(loaded, task=task))
+    assert asked == [squared]
 
 
 def test_a_run_with_nothing_else_to_choose_is_sure(loaded, finished, monkeypatch):

@@ -13,7 +13,7 @@ from analysis.measures.code_length import code_of_run, quantize_tensor, trained_
 from analysis.measures.registry import CODE_SETTINGS
 from analysis.runs import RunConfig, load_run, run
 from analysis.tasks import Outputs, evaluate, load_model
-from theory.certificates import CodeWriter
+from theory.certificates import CodeWriter, adaptive_bits
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
@@ -61,6 +61,39 @@ def test_bits_are_those_of_a_code_word_and_rounding_errs_by_half_a_step():
     # A code word is less than two bytes above its information.
     assert bits <= 8 * len(writer.finish()) < bits + 16
     assert quantize_tensor(torch.zeros(50), step_over_rms=1.0)[1] == 22
+
+
+def test_bits_are_step_size_and_symbols_of_an_alphabet_that_reaches_both_ends():
+    values = torch.tensor([0.0, 1.0, 1.0, -3.0])
+    rms = math.sqrt(11 / 4)
+    rounded, bits = quantize_tensor(values, step_over_rms=1 / rms)  # a step of exactly one
+    assert rounded.tolist() == values.tolist()
+    assert bits == 22 + adaptive_bits([1, 0, 0, 1, 2, 0, 0])
+    assert quantize_tensor(torch.zeros(0), step_over_rms=1.0)[1] == 22
+
+
+@pytest.mark.parametrize(
+    ("size", "step"), [(1e-20, 2.0**-48), (1e20, 2.0**15), (2.0**15, 2.0**15), (2.0**-48, 2.0**-48)]
+)
+def test_the_steps_exponent_fits_in_six_bits(size, step):
+    values = torch.full((4,), size, dtype=torch.float64)
+    if size / step >= 2**16:
+        with pytest.raises(ValueError, match="does not fit in 16 bits"):
+            quantize_tensor(values, step_over_rms=1.0)
+    else:
+        assert quantize_tensor(values, step_over_rms=1.0)[0].tolist() == [round(size / step) * step] * 4
+
+
+@pytest.mark.parametrize(("largest", "fits"), [(2**16 - 1, True), (2**16, False)])
+def test_the_largest_multiple_fits_in_sixteen_bits(largest, fits):
+    values = torch.zeros(2**20, dtype=torch.float64)
+    values[0] = largest
+    rms = largest / 2**10
+    if fits:
+        assert quantize_tensor(values, step_over_rms=1 / rms)[0][0] == largest
+    else:
+        with pytest.raises(ValueError, match="does not fit in 16 bits"):
+            quantize_tensor(values, step_over_rms=1 / rms)
 
 
 def test_a_finer_step_costs_more_bits_and_errs_less():

@@ -73,7 +73,7 @@ def test_the_occam_bound_is_drawn_over_the_whole_axis(points, words):
     for n in (1000, 50):
         line = drawn[f"n = {n:,}"]
         assert [x for x, _ in line] == pytest.approx(list(range(400)))
-        expected = occam_bound(0.2, bits=np.arange(400.0), num_examples=n, delta=0.1)
+        expected = occam_bound(0.2, bits=np.arange(400.0), num_examples=n, delta=0.1).value
         assert [y for _, y in line] == pytest.approx(expected.tolist())
     assert drawn["error on the sample"] == [(0.0, 0.2), (1.0, 0.2)]
     assert ax.get_ylim() == (0, 1)
@@ -85,7 +85,7 @@ def test_the_occam_bound_is_drawn_over_the_whole_axis(points, words):
 
 def test_defaults_are_those_that_are_said(points):
     drawn = points(plot_bound_against_bits(num_examples=[100]))
-    assert drawn["n = 100"][-1] == (8000.0, occam_bound(0.1, bits=8000, num_examples=100, delta=0.05))
+    assert drawn["n = 100"][-1] == (8000.0, occam_bound(0.1, bits=8000, num_examples=100, delta=0.05).value)
     assert drawn["error on the sample"][0][1] == 0.1
 
 

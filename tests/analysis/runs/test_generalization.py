@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.records import atomic_write_json, read_json, table_of
-from analysis.runs.collect import find_runs, frame, read_records, runs_result, write_parquet
+from analysis.records import atomic_write_json, frame_of, read_json, table_of
+from analysis.runs.collect import (
+    corrupt_records,
+    find_runs,
+    frame,
+    read_records,
+    renew_means,
+    runs_result,
+    seeds_of,
+    write_parquet,
+)
 from analysis.runs.generalization import measured_gap
 from analysis.statistics import bootstrap_means
 
@@ -23,8 +32,8 @@ def test_the_interval_covers_the_true_gap_as_often_as_it_says():
         truth = 0.6 * (1 - np.exp(-2.0 / 0.6)) - 0.3
         gap = measured_gap(np.full(50, 0.3), heldout, loss_range=2.0, seed=seed, replicates=300)
         covered += gap.signed_low <= truth <= gap.signed_high
-    # Nominal 0.95; three standard errors of 400 experiments are 0.033, the percentile bootstrap loses some 0.01.
-    assert 0.90 < covered / experiments < 0.99
+    # Nominal 0.95; three standard errors of 400 experiments are 0.033.
+    assert 0.917 < covered / experiments < 0.985
 
 
 def test_the_interval_narrows_as_one_over_root_m():
@@ -33,8 +42,28 @@ def test_the_interval_narrows_as_one_over_root_m():
     for count in (100, 1600):
         gap = measured_gap([0.5], rng.random(count), loss_range=1.0)
         widths.append(gap.signed_high - gap.signed_low)
-    # 16 times the examples: a quarter of the width, within the sampling error of two quantiles of 2,000 draws.
+    # 16 times the examples: a quarter of the width, a little more for the unseen value's share of 1/101, within the
+    # sampling error of two quantiles of 4,000 draws.
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.2)
+
+
+def test_no_held_out_error_leaves_an_interval_with_a_width():
+    gap = measured_gap(np.zeros(10), np.zeros(100), loss_range=1.0)
+    # Clopper and Pearson: 1 - (0.025) ** (1/100).
+    assert (gap.low, gap.high) == (0.0, pytest.approx(1 - 0.025**0.01))
+    assert gap.units == 100
+
+
+def test_held_out_examples_of_one_cluster_count_once():
+    rng = np.random.default_rng(4)
+    errors = np.repeat(rng.integers(0, 2, 40), 5).astype(float)
+    alone = measured_gap([0.0], errors, loss_range=1.0)
+    shared = measured_gap([0.0], errors, loss_range=1.0, clusters=np.repeat(np.arange(40), 5))
+    once = measured_gap([0.0], errors[::5], loss_range=1.0)
+    assert (alone.units, shared.units, once.units) == (200, 40, 40)
+    assert shared.value == alone.value
+    # Five copies of one draw say what one says: the same interval, up to two quantiles of 4,000 draws.
+    assert [shared.signed_low, shared.signed_high] == pytest.approx([once.signed_low, once.signed_high], abs=0.015)
 
 
 def test_a_hand_worked_gap():
@@ -51,9 +80,7 @@ def test_value_is_the_absolute_sign_and_lies_in_its_interval(train, heldout):
     gap = measured_gap(train, heldout, loss_range=1.0, replicates=100)
     assert gap.value == abs(gap.signed)
     assert 0 <= gap.low <= gap.high <= 1
-    # The observed mean need not lie inside a percentile interval of few draws, but it does within its spread.
-    spread = gap.high - gap.low
-    assert gap.low - spread - 1e-9 <= gap.value <= gap.high + spread + 1e-9
+    assert gap.low - 1e-9 <= gap.value <= gap.high + 1e-9
 
 
 def test_swapping_the_splits_flips_the_sign():
@@ -97,7 +124,7 @@ def test_bad_losses_are_named(arguments, message):
 
 
 def record(seed: int, *, accuracy: float, method: str = "cla") -> dict:
-    gap = {"value": 0.2, "low": 0.1, "high": 0.3, "signed": 0.2, "range": 1.0}
+    gap = {"value": 0.2, "low": 0.1, "high": 0.3, "signed": 0.2, "range": 1.0, "units": 50}
     return {
         "key": f"{method}{seed}",
         "status": "done",
@@ -139,6 +166,25 @@ def test_collected_results_hold_every_run_and_every_mean(tmp_path):
     assert table_of(pd.DataFrame({"a": [1.0, np.nan]})) == {"columns": ["a"], "rows": [[1.0], [None]]}
 
 
+def test_the_means_of_a_committed_result_are_taken_anew_and_bootstraps_of_single_runs_left_out(tmp_path):
+    path = runs_result([record(seed, accuracy=0.5 + seed / 10) for seed in range(3)], tmp_path / "r.json", command="c")
+    old = read_json(path)
+    wrong = [["nan" if isinstance(cell, float) else cell for cell in row] for row in old["tables"]["means"]["rows"]]
+    atomic_write_json(path, {**old, "tables": {**old["tables"], "means": {**old["tables"]["means"], "rows": wrong}}})
+    renewed = read_json(renew_means(path))
+    assert renewed["tables"]["means"] == old["tables"]["means"]
+    assert renewed["tables"]["runs"] == old["tables"]["runs"]
+    units = [name.endswith("_units") for name in old["tables"]["runs"]["columns"]]
+    earlier = table_of(frame_of(old["tables"]["runs"]).loc[:, [not unit for unit in units]])
+    atomic_write_json(path, {**old, "tables": {**old["tables"], "runs": earlier}})
+    renewed = read_json(renew_means(path))
+    assert not [name for name in renewed["tables"]["runs"]["columns"] if name.endswith(("_low", "_high"))]
+    assert "left out" in renewed["provenance"]["notes"][-1]
+    atomic_write_json(path, {**old, "tables": {}})
+    with pytest.raises(ValueError, match="holds no table 'runs'"):
+        renew_means(path)
+
+
 def test_a_corrupt_record_and_an_empty_folder_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"no finished run under .* \(0 failed\)"):
         read_records(tmp_path)
@@ -146,6 +192,40 @@ def test_a_corrupt_record_and_an_empty_folder_are_named(tmp_path):
     (tmp_path / "a" / "record.json").write_text('{"status"')
     with pytest.raises(ValueError, match=r"record\.json.* is corrupt or truncated"):
         read_records(tmp_path)
+
+
+def test_one_corrupt_record_is_named_and_left_out_when_asked(tmp_path):
+    for seed in range(2):
+        atomic_write_json(tmp_path / str(seed) / "record.json", record(seed, accuracy=0.5))
+    whole = record(2, accuracy=0.5)
+    del whole["metrics"]
+    atomic_write_json(tmp_path / "half" / "record.json", whole)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "record.json").write_text('{"status"')
+    half, torn = corrupt_records(tmp_path)
+    assert "half/record.json' lacks 'metrics'" in half
+    assert "torn/record.json' is corrupt or truncated" in torn
+    with pytest.raises(ValueError, match=r"record\.json.* is corrupt"):
+        read_records(tmp_path)
+    (tmp_path / "torn" / "record.json").unlink()
+    with pytest.raises(ValueError, match="lacks 'metrics'"):
+        read_records(tmp_path)
+    assert len(read_records(tmp_path, skip_corrupt=True)) == 2
+
+
+def test_custom_data_sets_keep_a_name_and_a_column_of_their_own(tmp_path):
+    records = []
+    for name in ("news.csv", "mail.csv"):
+        for seed in range(2):
+            item = record(seed, accuracy=0.5 if name == "news.csv" else 0.9)
+            item["key"], item["config"]["task"] = f"{name}{seed}", "custom"
+            item["config"]["data"] = {"name": name, "fingerprint": name}
+            records.append(item)
+    table = frame(records)
+    assert table["data"].tolist() == ["news.csv", "news.csv", "mail.csv", "mail.csv"]
+    assert "data" in seeds_of(table)
+    means = frame_of(read_json(runs_result(records, tmp_path / "r.json", command="c"))["tables"]["means"])
+    assert means.set_index("data")["metric"].to_dict() == pytest.approx({"news.csv": 0.5, "mail.csv": 0.9})
 
 
 def test_runs_are_found_at_any_depth_and_failed_ones_when_asked_for(tmp_path):

@@ -8,7 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from adapters.lora import FACTORS
-from analysis.spectra.weights import LayerUpdate, WeightFiles, from_adapter, from_checkpoints, from_model
+from analysis.spectra.files import WeightFiles
+from analysis.spectra.folders import from_adapter
+from analysis.spectra.weights import LayerUpdate, from_checkpoints, from_model
 
 METHODS = ["lora", "lora+", "asym", "cola", "rac", "cla", "r-cla", "c3la", "r-c3la", "paca"]
 
@@ -120,14 +122,15 @@ def test_a_mismatched_base_and_adapter_are_refused(tmp_path):
         list(from_adapter(tmp_path / "adapter", tmp_path / "int.safetensors"))
 
 
-def test_a_saved_adapter_whose_layers_do_not_add_to_the_base_is_refused(tmp_path, monkeypatch):
+def test_a_saved_adapter_whose_layers_do_not_add_to_the_base_has_its_merged_difference(tmp_path, monkeypatch):
     trained("lora").save_pretrained(str(tmp_path / "adapter"))
     save_file(network().state_dict(), tmp_path / "base.safetensors")
+    factored = list(from_adapter(tmp_path / "adapter", tmp_path / "base.safetensors"))
     monkeypatch.setattr(FACTORS, "additive", False)
-    with pytest.raises(ValueError, match=r"adapter .* of family 'factors' does not add to W0; load it with its base"):
-        list(from_adapter(tmp_path / "adapter", tmp_path / "base.safetensors"))
-    trained("cla").save_pretrained(str(tmp_path / "columns"))
-    assert len(list(from_adapter(tmp_path / "columns", tmp_path / "base.safetensors"))) == 2
+    merged = list(from_adapter(tmp_path / "adapter", tmp_path / "base.safetensors"))
+    assert all(layer.left is None for layer in merged)
+    for one, other in zip(factored, merged, strict=True):
+        torch.testing.assert_close(one.update, other.update)
 
 
 def test_missing_truncated_and_foreign_files_are_refused(tmp_path):

@@ -319,7 +319,7 @@ def test_means_of_bootstrap_samples_have_the_binomials_spread_and_are_drawn_in_b
 @pytest.mark.parametrize(
     ("function", "defaults"),
     [
-        (across_seeds, {"confidence": 0.95, "replicates": 2000, "seed": 0}),
+        (across_seeds, {"confidence": 0.95}),
         (paired_claim, {"replicates": 2000, "seed": 0}),
         (bootstrap_means, {"replicates": 2000, "seed": 0}),
         (bootstrap_weights, {"seed": 0}),

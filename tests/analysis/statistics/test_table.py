@@ -1,11 +1,13 @@
 """The table of agreement says, column by column, what the single statistics say of the same samples."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 from tqdm import tqdm
 
-from analysis.statistics import Comparison, agreement_table, family_differences
+from analysis.statistics import Comparison, agreement_table, crossed_tau, family_differences
 from analysis.statistics.agreement import granulated_tau, kendall_tau, partial_tau, sign_error, tied_share
 from analysis.statistics.conditional_mi import conditional_mutual_information
 from analysis.statistics.resampling import (
@@ -15,6 +17,7 @@ from analysis.statistics.resampling import (
     interval,
     permutation_p_value,
 )
+from analysis.statistics.table import _with_verdicts
 
 AXES = ("method", "rank")
 
@@ -213,28 +216,44 @@ def test_runs_without_a_control_do_not_count(frame):
     assert row["runs"] == 24
 
 
-def test_differences_are_paired_by_sample_and_say_where_the_verdict_tips(frame, drawn):
+def test_differences_are_those_of_runs_that_know_both_and_say_where_the_verdict_tips(frame):
     part = frame.assign(good=frame["good"].where(frame.index != 0))
-    table = family_differences(part, champion="good", rivals=["coarse", "loss"], comparison=COMPARISON)
+    stated = dataclasses.replace(COMPARISON, margin=0.9)
+    table = family_differences(part, champion="good", rivals=["coarse", "loss"], comparison=stated)
     assert table.index.tolist() == ["coarse", "loss"]
     assert table.index.name == "rival"
     known = part.iloc[1:]
-    clusters = pd.factorize(known.groupby(["method", "rank", "task"]).ngroup().to_numpy())[0]
-    weights = bootstrap_weights(clusters, replicates=40, seed=5)
+    ways = {"configuration": known.groupby(["method", "rank", "task"]).ngroup(), "seed": known["seed"]}
     for rival in ("coarse", "loss"):
         row = table.loc[rival]
-        both = known[["good", rival]].to_numpy()
-        first, second = kendall_tau(both, known["gap"])
-        assert row[["runs", "tau_champion", "tau_rival", "difference"]].tolist() == [35, first, second, first - second]
-        samples = kendall_tau(both, known["gap"], weights=weights)
-        low, high = interval(samples[:, 0] - samples[:, 1], confidence=0.8)
-        assert (row["low"], row["high"]) == (low, high)
-        assert row["edge"] == min(abs(low), abs(high))
-        assert row["verdict"] == ("champion" if low > 0 else "rival" if high < 0 else "undecided")
-    three = frame.iloc[[0, 4, 8]]
+        tau, above = crossed_tau(known[["good", rival]], known["gap"], ways)
+        low, high = above.interval(confidence=0.8)
+        assert row["runs"] == 35
+        assert row[["tau_champion", "tau_rival"]].tolist() == tau.value.tolist()
+        assert (row["difference"], row["low"], row["high"]) == (above.value.item(), low.item(), high.item())
+        assert (row["standard_error"], row["degrees"]) == (above.standard_error.item(), above.degrees.item())
+        assert (row["p_champion"], row["p_rival"]) == (above.p_above().item(), above.p_below().item())
+        assert row["p_equivalent"] == above.p_equivalent(0.9).item()
+    three = frame.iloc[[0, 4, 9]]
     assert family_differences(three, champion="good", rivals=["loss"], comparison=COMPARISON)["runs"].item() == 3
     with pytest.raises(ValueError, match="2 runs know both 'good' and 'loss'; at least three are needed"):
         family_differences(three.iloc[1:], champion="good", rivals=["loss"], comparison=COMPARISON)
+
+
+def test_a_side_wins_by_its_corrected_p_value_and_edge_is_the_way_to_the_level():
+    table = pd.DataFrame(
+        {
+            "p_champion": [0.010, 0.99, 0.04, 0.5],
+            "p_rival": [0.99, 0.010, 0.96, 0.5],
+            "p_equivalent": [0.9, 0.9, 0.9, 0.04],
+        }
+    )
+    found = _with_verdicts(table, level=0.1)
+    assert found["p_champion_holm"].tolist() == pytest.approx([0.04, 1.0, 0.12, 1.0])
+    assert found["p_rival_holm"].tolist() == pytest.approx([1.0, 0.04, 1.0, 1.0])
+    assert found["verdict"].tolist() == ["champion", "rival", "undecided", "equivalent"]
+    assert found["edge"].tolist() == pytest.approx([0.01, 0.01, 0.07, 0.95])
+    assert _with_verdicts(table.drop(columns="p_equivalent"), level=0.1)["verdict"].iloc[3] == "undecided"
 
 
 def test_the_bar_moves_once_a_measure(frame, monkeypatch):

@@ -22,7 +22,7 @@ from analysis.studies.predictors import (
     with_recorded,
 )
 from analysis.studies.published import generalization_error, performance
-from theory.bounds import from_update
+from theory.bounds import update_bounds
 
 WIDTH = 16
 
@@ -37,7 +37,7 @@ def update(*, rank, links, base=2.0, change=0.5, name="layer.0", kind="columns")
         "links": links,
         "numbers_trained": WIDTH * rank * links,
         "a_trained": False,
-        "support": list(range(min(WIDTH, rank * links))),
+        "support": None if kind == "head" else list(range(min(WIDTH, rank * links))),
         "bits": 32,
         "side_information_bits": 0.0,
         "norm_update": change,
@@ -107,9 +107,8 @@ def test_frame_holds_design_gaps_bounds_norms_and_measures(tmp_path):
 def test_bounds_are_evaluated_from_the_update_with_the_loss_own_range():
     updates = [update(rank=2, links=1), update(rank=2, links=1, name="head", kind="head")]
     columns = bound_columns(updates, num_examples=50, loss_range=4.0)
-    table = from_update(updates, num_examples=50, sigma=2.0, loss_range=4.0).set_index("bound")
-    for name, row in table.iterrows():
-        assert columns[f"bound/{name}"] == row["log_value"]
+    for bound in update_bounds(updates, num_examples=50, sigma=2.0, loss_range=4.0):
+        assert columns[f"bound/{bound.name}"] == bound.log_value
     # Theorem 1 with one layer, a = 2, d = 1/2, unit constants, counted on the update alone: Phi_dW = 2 ((a + d) - a).
     assert np.exp(columns["unit-network/perturbation"]) == pytest.approx(1.0, rel=1e-12)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from analysis.runs import RunConfig
 from analysis.runs.settings import SETTINGS, get_settings
@@ -19,8 +18,6 @@ from theory.heads import trained_heads
 from theory.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("model_cache")
-
-PAIRS = ["The clock is old.\tThe clock is not new.", 'He said "no".\tHe refused.', "It rains.\tIt is dry."]
 
 
 def text_of(task, example) -> str:
@@ -49,16 +46,6 @@ def test_trec_loads_latin_1_with_coarse_and_fine_labels(trec_folder: Path):
     assert "café" in text_of(coarse, coarse.train[0])
     assert coarse.train[0]["labels"] == 5
     assert coarse.overlap == 12
-
-
-def test_mrpc_loads_its_byte_order_mark_line_endings_and_unquoted_quotes(tmp_path: Path):
-    rows = [f"{i % 2}\t{i}\t{i + 1}\t{pair}" for i, pair in enumerate(PAIRS)]
-    text = "\r\n".join(["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", *rows]) + "\r\n"
-    (tmp_path / "train.tsv").write_bytes(text.encode())
-    (tmp_path / "test.tsv").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    task = load_task("mrpc", data=tmp_path, model="tiny:bert")
-    assert (len(task.train), len(task.heldout), task.num_labels) == (3, 3, 2)
-    assert 'He said "no".</s> He refused.</s>'.replace(" ", "") in text_of(task, task.heldout[1]).replace(" ", "")
 
 
 def test_folio_joins_premises_and_maps_unknown_to_uncertain(tmp_path: Path):
@@ -97,7 +84,6 @@ def test_django_pairs_lines_and_refuses_misaligned_files(tmp_path: Path):
         load_task("django", data=tmp_path, model="tiny:gpt2-small", seed=1)
 
 
-LOGIQA = "\nb\nAll birds fly.\nWhat follows?\nA.Fish fly.\nB.Robins fly.\nC.Cats fly.\nD.Nothing.\n"
 OPENBOOK = {
     "question": {
         "stem": "Ice melts when",
@@ -105,47 +91,6 @@ OPENBOOK = {
     },
     "answerKey": "C",
 }
-CLUTRR = "id,story,text_query,text_target\n1,[Ann] is [Bo]'s mother.,Ann and Bo,son\n2,[Al] met [Cy].,Al and Cy,aunt\n"
-RTE = "index\tsentence1\tsentence2\tlabel\n0\tIt rains.\tIt is wet.\tentailment\n1\tA\tB\tnot_entailment\n"
-FORMATS = {
-    "stsb": (
-        {n: "".join(f"g\tf\t2012\t1\t{s}\t{p}\textra\n" for s, p in zip((0.0, 2.5, 5.0), PAIRS, strict=True))
-         for n in ("sts-train.csv", "sts-test.csv")},
-        [0.0, 2.5, 5.0],
-    ),
-    "paws": (
-        {n: "id\tsentence1\tsentence2\tlabel\n" + "".join(f"{i}\t{p}\t{i % 2}\n" for i, p in enumerate(PAIRS))
-         for n in ("train.tsv", "test.tsv")},
-        [0, 1, 0],
-    ),
-    "cola": (
-        {"in_domain_train.tsv": "gj04\t1\t\tI left.\ngj04\t0\t*\tMe left.\n", "in_domain_dev.tsv": "gj04\t1\t\tOk.\n"},
-        [1, 0],
-    ),
-    "rte": (
-        dict.fromkeys(("train.tsv", "dev.tsv"), RTE),
-        [0, 1],
-    ),
-    "logiqa": ({"Train.txt": LOGIQA + LOGIQA.replace("\nb\n", "\na\n"), "Test.txt": LOGIQA}, [1, 0]),
-    "openbookqa": (
-        {n: "\n".join(json.dumps({**OPENBOOK, "answerKey": k}) for k in "CA") for n in ("train.jsonl", "test.jsonl")},
-        [2, 0],
-    ),
-    "clutrr": ({"1.2_train.csv": CLUTRR, "1.2_test.csv": CLUTRR}, [1, 0]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_publishers_format_loads_with_its_labels(name: str, tmp_path: Path, write):
-    files, labels = FORMATS[name]
-    for file, text in files.items():
-        write(tmp_path / file, text)
-    task = load_task(name, data=tmp_path, model="tiny:bert")
-    assert [example["labels"] for example in task.train] == labels
-    batch = task.collate(list(task.train))
-    logits = load_model(task)(**batch).logits
-    assert torch.isfinite(logits).all()
-    assert task.metric_name == DATASETS[name].metric_name
 
 
 def test_cifar_binary_and_officehome_folders_load_as_images(tmp_path: Path):
@@ -282,9 +227,9 @@ def test_a_table_that_is_no_task_is_refused_in_one_line(case: str, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_labels_unknown_to_the_training_split_do_not_parse(trec_folder: Path):
+def test_a_label_that_is_no_class_of_a_preset_is_refused_by_name(trec_folder: Path):
     (trec_folder / "TREC_10.label").write_text("ODD:one Is this new ?\n")
-    with pytest.raises(ValueError, match="label 'ODD' of heldout example 0 does not parse; accepted: ABBR"):
+    with pytest.raises(ValueError, match=r"label 'ODD' of heldout example 0 is no class .* accepted: ABBR"):
         load_task("trec", data=trec_folder, model="tiny:bert")
 
 

@@ -1,8 +1,9 @@
 """A gap is never longer than the loss's interval: the cheapest description's bound, capped there."""
 
+from theory.assumptions import assume
 from theory.bounds import Bound, Rule, direct
 
-CAP = "the loss lies in an interval of length loss_range"
+CAP = assume("interval", "the loss lies in an interval of length loss_range")
 
 
 def _capped(case):

@@ -1,6 +1,7 @@
 """DoRA (arXiv:2402.09353): the direction of W0 + B A, the length of each row trained apart. No torch here."""
 
-from theory.descriptions import LINKS, SUPPORT, Description, gauge_fixed_numbers, log2_binomial
+from theory.counting import log2_binomial
+from theory.descriptions import LINKS, SUPPORT, Description, gauge_fixed_numbers
 from theory.methods import Family, Method
 
 

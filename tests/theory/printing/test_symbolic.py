@@ -138,7 +138,7 @@ def test_typst_of_small_expressions(expression, expected):
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"branch must be 'update' or 'base', got 'both'"):
+    with pytest.raises(ValueError, match=r"branch must be one of update, base; got 'both'"):
         symbolic.phi_closed("both")
     with pytest.raises(ValueError, match=r"depth must be .* got 0"):
         symbolic.phi_by_recursion(depth=0)

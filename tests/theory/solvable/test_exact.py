@@ -280,7 +280,7 @@ def test_table_information_of_independent_and_of_equal_symbols():
     [
         (lambda: gaussian_mean(num_examples=0, weight_std=1.0), "num_examples"),
         (lambda: gaussian_mean(num_examples=3, weight_std=-1.0), "weight_std"),
-        (lambda: gaussian_mean(num_examples=3, data_std=0.0, weight_std=1.0), "label_std"),
+        (lambda: gaussian_mean(num_examples=3, data_std=0.0, weight_std=1.0), "data_std"),
         (lambda: linear_regression(np.ones((3, 2)), np.ones((3, 1)), weight_std=1.0), "features"),
         (lambda: linear_regression([[math.nan]], [[1.0]], weight_std=1.0), "features"),
         (lambda: linear_regression(np.eye(3), np.ones((2, 1)), weight_std=1.0), "means"),
