@@ -36,6 +36,9 @@ class ParamWrapper(nn.Module, ColumnLayer):
         stored = self.stored_weight()
         base: Any = self.get_base_layer()
         self.transposed = stored.ndim == 3 and getattr(base, "is_transposed", False)
+        # What PEFT's own wrapper is asked about the layout (`adapters.updates`).
+        self.num_experts = stored.shape[0] if stored.ndim == 3 else 1
+        self._did_swap_in_out_features = stored.ndim == 3 and not self.transposed
         return tuple((stored.mT if self.transposed else stored).shape)
 
     def stored_weight(self) -> Tensor:

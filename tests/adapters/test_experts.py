@@ -9,6 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from adapters import ColumnConfig, delta_weights, describe, export_to_lora, load_adapter, prepare, target_names
+from adapters.updates import updates
 from theory.methods import METHODS
 
 
@@ -60,6 +61,20 @@ def test_a_record_for_each_expert_counts_what_was_trained():
         assert (record["out_features"], record["in_features"], record["kind"]) == (48, 16, "columns")
         assert record["numbers_trained"] == METHODS["cla"].numbers_trained(out_features=48, in_features=16, rank=2)
         assert record["support"] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss"])
+def test_the_resolver_of_updates_knows_them_as_a_stack(name):
+    model = shaken(prepare(build(name), "cla", rank=2, target_modules=["gate_up_proj"]).model)
+    deltas, found = delta_weights(model), list(updates(model))
+    assert len(found) == 2
+    for one in found:
+        assert one.stacked
+        assert one.parameter == "gate_up_proj"
+        for expert, stored in enumerate(one.update):
+            matrix = stored.T if one.transposed else stored
+            wanted = deltas[f"{one.name}.{one.parameter}.{expert}"]
+            torch.testing.assert_close(matrix, wanted, rtol=0, atol=1e-7)  # merged in float64
 
 
 def test_pefts_way_of_naming_parameters_gives_the_same_adapter():
