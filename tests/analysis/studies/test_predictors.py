@@ -37,7 +37,7 @@ def update(*, rank, links, base=2.0, change=0.5, name="layer.0", kind="columns")
         "links": links,
         "numbers_trained": WIDTH * rank * links,
         "a_trained": False,
-        "support": list(range(min(WIDTH, rank * links))),
+        "support": None if kind == "head" else list(range(min(WIDTH, rank * links))),
         "bits": 32,
         "side_information_bits": 0.0,
         "norm_update": change,
