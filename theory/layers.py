@@ -83,8 +83,27 @@ QUERY_VALUE = {
     "mistral": ("q_proj", "v_proj"),
     "qwen2": ("q_proj", "v_proj"),
     "gpt2": ("c_attn",),
+    "qwen2_moe": ("q_proj", "v_proj"),
+    "qwen3_moe": ("q_proj", "v_proj"),
+    "gpt_oss": ("q_proj", "v_proj"),
+    "phi3": ("qkv_proj",),
+    "albert": ("query", "value"),
+    "modernbert": ("Wqkv",),
+    "whisper": ("q_proj", "v_proj"),
+    "wav2vec2": ("q_proj", "v_proj"),
+    "hubert": ("q_proj", "v_proj"),
+    "clip": ("q_proj", "v_proj"),
+    "dinov2": ("q_proj", "v_proj"),
+    "swin": ("q_proj", "v_proj"),
+    "mamba": ("in_proj",),
+    "mamba2": ("in_proj",),
+    "falcon_mamba": ("in_proj",),
 }
-"""Model type -> what adapters adapt where no targets are given: the endings of its query and value projections."""
+"""Model type -> what adapters adapt where no targets are given: the endings of its query and value projections.
+
+Fused projections hold the keys too. State spaces have neither; of their projections, fast kernels read all weights but
+those of ``in_proj`` past the module that holds them, and with them past an adapter.
+"""
 
 
 @checked

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=whole_numbers, help="only adapters of these ranks, for example 1,2,4")
     parser.add_argument("--links", type=whole_numbers, help="only chains of these lengths")
     parser.add_argument("--failed", action="store_true", help="include failed runs")
+    parser.add_argument("--skip-corrupt", action="store_true", help="report records that cannot be read, and go on")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -35,8 +36,12 @@ def main(args: argparse.Namespace) -> int:
         return 0
     asked = {"method": args.methods, "rank": args.ranks, "links": args.links}
     only = {name: values for name, values in asked.items() if values is not None}
-    everything = runs.read_records(args.folder, failed=True, only=only)
-    kept = everything if args.failed else runs.read_records(args.folder, only=only)
+    for flaw in runs.corrupt_records(args.folder) if args.skip_corrupt else ():
+        print(f"left out: {flaw}", file=sys.stderr)
+    everything = runs.read_records(args.folder, failed=True, only=only, skip_corrupt=args.skip_corrupt)
+    kept = everything if args.failed else [record for record in everything if record["status"] == "done"]
+    if not kept:
+        raise ValueError(f"no finished run under {args.folder!r} ({len(everything)} failed); --failed shows them")
     if len(kept) < len(everything):
         print(f"{len(everything) - len(kept)} failed runs left out; --failed shows them", file=sys.stderr)
     table = runs.frame(kept)

@@ -1,17 +1,26 @@
-"""Command-line options of a run, shared by ``run``, ``sweep`` and ``masks``."""
+"""Command-line options of a run, shared by ``run``, ``sweep`` and ``masks``, and of what is looked at."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import theory
 from analysis import runs, tasks
 from theory.defaults import METHOD, RANK
 
-__all__ = ["add_data_options", "add_method_axes", "add_run_options", "run_values", "whole_numbers"]
+__all__ = [
+    "add_data_options",
+    "add_method_axes",
+    "add_run_options",
+    "add_subjects",
+    "run_values",
+    "subjects",
+    "whole_numbers",
+]
 
 _KINDS = ("image-classification", "text-classification", "multiple-choice", "regression", "causal-lm")
 
@@ -39,6 +48,45 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     _add_data(parser.add_argument_group("data and model").add_argument)
 
 
+def add_subjects(parser: argparse.ArgumentParser, *, what: str = "folders of runs that kept their weights") -> None:
+    """Add what is looked at: finished runs, or anyone's model with its adapters or checkpoints, and data."""
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help=what)
+    parser.add_argument(
+        "--adapter", nargs="+", default=[], metavar="FOLDER", help="PEFT adapters on --model, each looked at"
+    )
+    parser.add_argument(
+        "--checkpoints", nargs="+", default=[], metavar="FOLDER",
+        help="one training's checkpoints on --model, oldest first (PEFT's or whole models): the last is looked at",
+    )  # fmt: skip
+    add_data_options(parser)
+    parser.set_defaults(task="custom")
+
+
+def subjects(args: argparse.Namespace) -> Iterable[Path | runs.LoadedRun]:
+    """Return the runs, or load the models, that the options name.
+
+    Raises:
+        ValueError: if they name neither or both.
+    """
+    foreign = bool(args.adapter or args.checkpoints)
+    if bool(args.runs) == foreign:
+        raise ValueError("give folders of runs, or --model with --adapter or --checkpoints, and --data")
+    if args.runs:
+        return args.runs
+    if args.model is None:
+        raise ValueError("--adapter and --checkpoints need --model, the base: a local folder or a hub id")
+    values = run_values(args)
+    names = {item.name for item in dataclasses.fields(tasks.DataOptions)}
+    return runs.load_models(
+        args.model,
+        adapters=args.adapter,
+        checkpoints=args.checkpoints,
+        task=args.task,
+        data=args.data,
+        options=tasks.DataOptions(**{name: value for name, value in values.items() if name in names}),
+    )
+
+
 def _add_data(add: Callable[..., None]) -> None:
     add("--task", default="digits", help=_task_help())
     add("--data", help="a preset's folder in its publisher's format; for custom a file, folder or hub id")
@@ -62,6 +110,12 @@ def _add_data(add: Callable[..., None]) -> None:
         help="rows that lack a label or text; keep takes -1 and - for classes (default: refuse)",
     )
     add("--strict", action="store_true", help="refuse what the data report warns about")
+    add(
+        "--split",
+        default="published",
+        choices=("published", "seed"),
+        help="the data set's own splits, or a new held-out set with every seed (default: published)",
+    )
     add("--stratify", action="store_true", help="draw splits and subsamples with the classes' shares")
     add("--heldout-share", type=float, default=0.2, help="held-out share where there is no split (default: 0.2)")
     add(

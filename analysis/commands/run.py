@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from analysis import records, runs, statistics, tasks
 from analysis.commands.options import add_run_options, run_values
@@ -58,6 +59,8 @@ def main(args: argparse.Namespace) -> int:
             failures.append(one.failure)
             print(f"seed {one.seed}: failed: {one.failure}", file=sys.stderr)
             continue
+        if one.known and one.seed == args.first_seed:
+            _check_known(one.record, report.content, one.folder)
         finished.append(one.record)
         if first:
             notes = [] if finished[1:] else one.record["task"]["notes"]
@@ -73,6 +76,15 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_known(record: dict, content: str, folder: Path) -> None:
+    recorded = record.get("data", {}).get("content", content)  # earlier records do not say
+    if recorded != content:
+        raise ValueError(
+            f"run {str(folder)!r} was made on other data ({recorded}, now {content}) in files of the same names and "
+            "sizes; give --again to run it again"
+        )
+
+
 def _tell(line: str) -> None:
     print(f"before training: {line}", flush=True)
 
@@ -83,6 +95,9 @@ def _print_mean(finished: list[dict]) -> None:
     for name in columns:
         ends = f"[{summary[f'{name}_low']:.4f}, {summary[f'{name}_high']:.4f}]"
         print(f"mean of {len(finished)}: {name} {summary[name]:.4f} {ends}")
+    heldout = {record["task"].get("heldout") for record in finished}
+    if len(heldout) == 1 and heldout != {None}:
+        print("note: all seeds share one held-out set, whose draw these intervals leave out; --split seed draws anew")
 
 
 def _line(seed: int, record: dict) -> str:

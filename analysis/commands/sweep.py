@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from analysis import records, runs, tasks
 from analysis.commands.options import add_method_axes, add_run_options, run_values
@@ -14,7 +15,9 @@ _EXAMPLES = """examples:
   python -m analysis sweep --tasks trec trec50 --data FOLDER --model MODEL --ranks 16 --epochs 3 --workers 2
   python -m analysis sweep --backend dask --scheduler tcp://HOST:8786 --folder SHARED_FOLDER
 
-Kill it at any moment and give the same command again: no finished run is lost or repeated."""
+Kill it at any moment and give the same command again: no finished run is lost or repeated. Workers on this machine
+end within seconds of a killed sweep; those of a cluster go on with what they have begun, and record it. On a cluster
+data, model and folder have to be at the same paths on every machine."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,9 +48,9 @@ def main(args: argparse.Namespace) -> int:
     if args.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {args.seeds}")
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    cells = runs.seed_cells(
-        run_values(args), tasks=args.tasks, seeds=seeds, methods=args.methods, ranks=args.ranks, links=args.links
-    )
+    values = {**run_values(args), "data": _whole_path(args.data), "model": _whole_path(args.model)}
+    axes = {"methods": args.methods, "ranks": args.ranks, "links": args.links}
+    cells = runs.seed_cells(values, tasks=args.tasks, seeds=seeds, **axes)
     for task in args.tasks:
         tasks.check_places(task, data=args.data, model=args.model)
     remaining, seconds = runs.estimate_seconds(cells, folder=args.folder, key=runs.run_key, workers=args.workers)
@@ -97,6 +100,12 @@ def _print_states(named: dict[str, dict], folder: str) -> None:
     for name, cell in named.items():
         shown = " ".join(str(cell[k]) for k in ("task", "method", "rank", "links", "seed") if cell[k] is not None)
         print(f"{name}  {records.cell_state(f'{folder}/{name}'):6}  {shown}")
+
+
+def _whole_path(place: str | None) -> str | None:
+    """Return a local path from the root: a worker elsewhere has another working directory."""
+    path = None if place is None else Path(place).expanduser()
+    return place if path is None or not path.exists() else str(path.resolve())
 
 
 def _clock(seconds: float) -> str:

@@ -1,5 +1,6 @@
 from .cells import CellFunction as CellFunction
 from .cells import cell_state as cell_state
+from .cells import claim as claim
 from .cells import run_once as run_once
 from .provenance import carried_notes as carried_notes
 from .provenance import provenance as provenance

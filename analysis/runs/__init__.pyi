@@ -1,5 +1,6 @@
 from . import finetune as finetune
 from .collect import FoundRun as FoundRun
+from .collect import corrupt_records as corrupt_records
 from .collect import find_runs as find_runs
 from .collect import frame as frame
 from .collect import read_records as read_records
@@ -24,6 +25,7 @@ from .masks import mask_grid as mask_grid
 from .masks import read_masks as read_masks
 from .masks import sweep_masks as sweep_masks
 from .masks import write_masks as write_masks
+from .models import load_models as load_models
 from .seeds import data_report as data_report
 from .seeds import run_seeds as run_seeds
 from .sweep import estimate_seconds as estimate_seconds

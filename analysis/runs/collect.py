@@ -17,6 +17,7 @@ from theory.methods import METHODS
 
 __all__ = [
     "FoundRun",
+    "corrupt_records",
     "find_runs",
     "frame",
     "read_records",
@@ -52,16 +53,40 @@ class FoundRun:
 
 
 def record_paths(folder: str | Path) -> list[Path]:
-    """Name the records under a folder, in the order of their paths; none where the folder is missing."""
-    return sorted(Path(folder).rglob("record.json"))
+    """Name the records under a folder, hidden ones left out, in the order of their paths; none without a folder."""
+    found = sorted(Path(folder).rglob("record.json"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
-def find_runs(folder: str | Path, *, failed: bool = False) -> list[FoundRun]:
+def corrupt_records(folder: str | Path) -> list[str]:
+    """Say of every record under a folder that cannot be read, or lacks what a finished run's holds, what is wrong."""
+    flaws = []
+    for path in record_paths(folder):
+        try:
+            _check_whole(FoundRun(path.parent, read_json(path)))
+        except ValueError as error:
+            flaws.append(str(error))
+    return flaws
+
+
+_PARTS = ("config", "task", "metrics", "generalization", "timing", "parameters", "measures")
+
+
+def _check_whole(run: FoundRun) -> None:
+    parts = _PARTS if run.record.get("status") == "done" else ("config", "failure")
+    missing = [name for name in parts if name not in run.record]
+    if missing and run.record.get("status") in ("done", "failed"):
+        path = str(run.folder / "record.json")
+        raise ValueError(f"record {path!r} lacks {missing[0]!r}, which a run's holds; delete it to run it again")
+
+
+def find_runs(folder: str | Path, *, failed: bool = False, skip_corrupt: bool = False) -> list[FoundRun]:
     """Find the runs that were computed under a folder.
 
     Args:
         folder: holds ``KEY/record.json``, at any depth, or is such a run's own folder.
         failed: whether runs that failed are returned too.
+        skip_corrupt: whether records that cannot be read are left out.
 
     Returns:
         The runs, in the order of their paths.
@@ -71,7 +96,13 @@ def find_runs(folder: str | Path, *, failed: bool = False) -> list[FoundRun]:
     """
     if not Path(folder).is_dir():
         raise ValueError(f"no folder of runs at {str(folder)!r}")
-    found = [FoundRun(path.parent, read_json(path)) for path in record_paths(folder)]
+    found = []
+    for path in record_paths(folder):
+        try:
+            found.append(FoundRun(path.parent, read_json(path)))
+        except ValueError:
+            if not skip_corrupt:
+                raise
     found = [run for run in found if run.record.get("status") in ("done", "failed")]
     kept = [run for run in found if failed or run.done]
     if not kept:
@@ -82,7 +113,11 @@ def find_runs(folder: str | Path, *, failed: bool = False) -> list[FoundRun]:
 
 
 def read_records(
-    folder: str | Path, *, failed: bool = False, only: Mapping[str, Sequence[Any]] | None = None
+    folder: str | Path,
+    *,
+    failed: bool = False,
+    only: Mapping[str, Sequence[Any]] | None = None,
+    skip_corrupt: bool = False,
 ) -> list[dict[str, Any]]:
     """Read the records of the runs under a folder, in the order of their paths.
 
@@ -91,11 +126,19 @@ def read_records(
         failed: whether to return failed runs too.
         only: names of the configuration (method, rank, links, ...) and the values that are kept of each; a method that
             has no rank or no chain is kept whatever is asked of it.
+        skip_corrupt: whether records that :func:`corrupt_records` names are left out.
 
     Raises:
         ValueError: as :func:`find_runs`, or if no run has what ``only`` asks for.
     """
-    kept = [run.record for run in find_runs(folder, failed=failed)]
+    kept = []
+    for run in find_runs(folder, failed=failed, skip_corrupt=skip_corrupt):
+        try:
+            _check_whole(run)
+            kept.append(run.record)
+        except ValueError:
+            if not skip_corrupt:
+                raise
     chosen = [record for record in kept if all(_kept(record["config"], *item) for item in (only or {}).items())]
     if not chosen:
         asked = ", ".join(f"{name} in {list(values)}" for name, values in (only or {}).items())
@@ -128,7 +171,7 @@ def seeds_of(runs: pd.DataFrame) -> list[str]:
     if "status" in runs and (runs["status"] == "done").any():
         runs = runs[runs["status"] == "done"]
     by = list(_CONFIGURATION)
-    for name in ("learning_rate", "epochs", "num_train", "variant"):
+    for name in ("data", "learning_rate", "epochs", "num_train", "variant"):
         if name in runs and (runs.groupby(by, dropna=False)[name].nunique(dropna=False) > 1).any():
             by.append(name)
     return by
@@ -141,6 +184,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "status": record["status"],
         **{name: config.get(name) for name in ("task", "method", "rank", "links", "seed", "epochs", "learning_rate")},
         "model": config.get("model_name") or _name(config.get("model")),
+        "data": _name(config.get("data")),
         "variant": config_key({name: value for name, value in content(config).items() if name not in _NAMED})[:8],
     }
     if record["status"] != "done":
@@ -179,7 +223,7 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """
     table = pd.DataFrame([_row(record) for record in records])
     named = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-    text = {"key", "status", "variant", "task", "method", "model", "metric_name", "failure"}
+    text = {"key", "status", "variant", "task", "data", "method", "model", "metric_name", "failure"}
     for column in table.columns:
         if column not in text:
             table[column] = pd.to_numeric(table[column].map(lambda value: named.get(value, value)))
@@ -220,7 +264,7 @@ def runs_result(
     runs = frame(done)
     if model_name is not None:
         runs["model"] = model_name
-    apart = set(seeds_of(runs)) - set(_CONFIGURATION)
+    apart = set(seeds_of(runs)) - {*_CONFIGURATION, "data"}
     if apart:
         raise ValueError(f"runs of one method and rank differ in {', '.join(sorted(apart))}; collect them one by one")
     values = {
@@ -240,6 +284,7 @@ def runs_result(
         "notes": sorted({note for record in done for note in record["task"]["notes"]}),
     }
     kept = [name for name in runs if name.startswith(("gap_", "measure_"))]
+    kept += ["data"] if "data" in seeds_of(runs) else []
     tables = {"runs": table_of(runs, [*_RUN_COLUMNS, *kept]), "means": table_of(_means(runs))}
     return write_result(path, provenance=provenance, values=values, tables=tables)
 
@@ -249,7 +294,8 @@ def _means(runs: pd.DataFrame) -> pd.DataFrame:
         name for name in runs if name.startswith("gap_") and not name.endswith(("_low", "_high", "_range", "_units"))
     ]
     names = ("metric", *gaps, "seconds_per_step", "saved_activation_bytes", "peak_memory_bytes")
-    means = across_seeds(runs, columns=[name for name in names if name in runs])
+    by = [*_CONFIGURATION, *(["data"] if "data" in runs and "data" in seeds_of(runs) else [])]
+    means = across_seeds(runs, columns=[name for name in names if name in runs], by=by)
     order = {key: place for place, key in enumerate(METHODS)}
     return means.sort_values(
         ["task", "rank", "method"], key=lambda part: part.map(order) if part.name == "method" else part

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 import adapters
 from adapters import Prepared
-from analysis.records import RunFailure, atomic_write_json, check_writable, provenance, read_json, run_once
+from analysis.records import RunFailure, atomic_write_json, check_writable, config_key, provenance, read_json, run_once
 from analysis.runs.config import RunConfig
 from analysis.runs.forecast import forecast
 from analysis.runs.generalization import measured_gap
@@ -123,11 +123,10 @@ def _summary(outputs: Outputs, name: str) -> dict[str, float]:
 
 
 def _results(task: Task, train: Outputs, heldout: Outputs) -> dict[str, Any]:
-    gaps: dict[str, Any] = {
-        task.loss_name: measured_gap(train.clipped, heldout.clipped, loss_range=task.max_loss).as_record()
-    }
+    gap = functools.partial(measured_gap, clusters=task.clusters)
+    gaps: dict[str, Any] = {task.loss_name: gap(train.clipped, heldout.clipped, loss_range=task.max_loss).as_record()}
     if task.kind != "regression":
-        gaps["zero_one"] = measured_gap(train.errors, heldout.errors, loss_range=1.0).as_record()
+        gaps["zero_one"] = gap(train.errors, heldout.errors, loss_range=1.0).as_record()
     return {
         "metrics": {
             task.metric_name: metric(heldout, task.metric_name),
@@ -278,6 +277,13 @@ def _keep(trained: _Trained, folder: Path) -> None:
     atomic_write_json(folder / "paths.json", {"data": trained.config.data, "model": trained.config.model})
 
 
+def _fingerprint(task: Task) -> str | None:
+    """Name the held-out texts, so that records tell whether they share them; None for images."""
+    if task.kind == "image-classification":
+        return None
+    return config_key({"examples": [[example["input_ids"], example["labels"]] for example in task.heldout]})
+
+
 def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
     config, task, chooser = trained.config, trained.task, trained.chooser
     per_epoch = _steps_per_epoch(config, trained.sequences)
@@ -293,6 +299,7 @@ def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *
             "max_loss": task.max_loss,
             "metric": task.metric_name,
             "overlap": task.overlap,
+            "heldout": _fingerprint(task),
             "notes": list(task.notes),
         },
         "data": task.report.as_record(),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.records import RunFailure
+from analysis.records import RunFailure, claim, replacing
 from analysis.runs.config import RunConfig
 from analysis.runs.finetune import is_first_process, run
 from analysis.tasks import DataReport, load_task
@@ -62,7 +62,8 @@ def run_seeds(
         values: of a :class:`RunConfig`, but its seed.
         seeds: which.
         folder: where runs are kept.
-        again: whether a run that is recorded is made again.
+        again: whether a run that is recorded is made again, in a hidden folder ``.again``; the old one stays until the
+            new one is finished, and for good if that fails.
         progress: whether the first process shows the Trainer's progress bar.
         report_to: "none", "tensorboard" or "wandb".
         announce: told before each training what it will take, as one line.
@@ -74,17 +75,29 @@ def run_seeds(
         config = RunConfig.from_mapping({**values, "seed": seed})
         place = Path(folder) / config.key()
         known = (place / "record.json").exists() and not again
-        if again and is_first_process():
-            shutil.rmtree(place, ignore_errors=True)
+        made = Path(folder) / ".again" if again and place.exists() else Path(folder)
         record, failure = None, None
         try:
             record = run(
                 config,
-                folder=folder,
+                folder=made,
                 progress=progress and is_first_process(),
                 report_to=report_to,
                 announce=announce,
             )
         except RunFailure as error:
             failure = error
+        if record is not None and made != Path(folder) and is_first_process():
+            _take_the_place(made / config.key(), place)
         yield SeedRun(seed=seed, folder=place, record=record, failure=failure, known=known)
+
+
+def _take_the_place(new: Path, old: Path) -> None:
+    """Put a finished run where an earlier one is; a process that is computing the earlier one keeps it."""
+    with claim(old) as mine:
+        if not mine:
+            raise ValueError(f"run {old.name} is being computed by another process; the new one is in {str(new)!r}")
+        with replacing(old) as place:
+            new.replace(place)
+    with contextlib.suppress(OSError):  # other seeds' new runs may be there yet
+        new.parent.rmdir()

@@ -2,15 +2,17 @@
 
 Every cell is recorded atomically under the hash of its configuration the moment it is finished, and held by
 a lock while it is computed, so that a sweep that was killed goes on where it stopped, and several sweeps
-on one folder share the work.
+on one folder share the work. The workers of a killed sweep end with it, those of a cluster with their own masters.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +41,7 @@ __all__ = ["BACKENDS", "SweepReport", "estimate_seconds", "sweep"]
 BACKENDS = ("loky", "dask", "ray")
 _MAX_DEATHS = 3
 _POLL_SECONDS = 0.5
+_ORPHAN_SECONDS = 1.0
 
 
 @dataclass
@@ -64,10 +67,32 @@ class SweepReport:
     seconds: float = 0.0
 
 
+@functools.lru_cache(maxsize=1)
+def _end_with(parent: int) -> None:
+    """End this worker soon after its parent: the cell at hand is open again, and its next computation resumes it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_ORPHAN_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
 def _job(
-    cell: Mapping[str, Any], key: str, *, function: CellFunction, folder: str, parent: str, threads: int, retry: bool
+    cell: Mapping[str, Any],
+    key: str,
+    *,
+    function: CellFunction,
+    folder: str,
+    parent: str,
+    master: int | None,
+    threads: int,
+    retry: bool,
 ) -> tuple[str, str]:
     """Compute one cell in a worker; leave a mark first, so that the parent can tell whom a worker's death took."""
+    if master is not None and master != os.getpid():
+        _end_with(master)
     torch = sys.modules.get("torch")  # loaded with a cell's function that needs it; a light one need not wait for it
     if threads and torch is not None:
         torch.set_num_threads(threads)
@@ -159,7 +184,7 @@ def sweep(
         scheduler: address of the Dask scheduler or the Ray cluster.
         threads: torch's threads per worker; 0 leaves them alone.
         retry_failed: whether cells recorded as failed are computed again.
-        progress: whether to show a progress bar with the time left.
+        progress: whether to show a bar: runs done and failed, time elapsed and left.
 
     Returns:
         What was done.
@@ -176,22 +201,30 @@ def sweep(
     todo = [name for name in named if cell_state(folder / name) not in closed]
     report.skipped = len(named) - len(todo)
     parent = uuid.uuid4().hex[:12]
-    job = partial(_job, function=function, folder=str(folder), parent=parent, threads=threads, retry=retry_failed)
+    master = os.getpid() if backend == "loky" else None
+    job = partial(
+        _job,
+        function=function,
+        folder=str(folder),
+        parent=parent,
+        master=master,
+        threads=threads,
+        retry=retry_failed,
+    )
     deaths: dict[str, int] = {}
-    with tqdm(total=len(named), initial=report.skipped, desc="sweep", unit="run", disable=not progress) as bar:
+    bar = tqdm(total=len(named), initial=report.skipped, desc="sweep", unit="run", disable=not progress)
+    with bar, _counting(bar, folder, todo):
         while todo:
-            finished = _one_pass({name: named[name] for name in todo}, job, pool, report, bar)
+            finished = _one_pass({name: named[name] for name in todo}, job, pool, report)
             todo = [name for name in todo if name not in finished]
             for name in list(todo):
                 if cell_state(folder / name) in closed and not (folder / name / f".started-{parent}").exists():
                     report.elsewhere += 1
-                    bar.update()
                     todo.remove(name)
                 elif _died(folder / name, parent):
                     deaths[name] = deaths.get(name, 0) + 1
                     if deaths[name] >= _MAX_DEATHS:
                         _record_death(folder, name, named[name], report)
-                        bar.update()
                         todo.remove(name)
             if todo and not finished:
                 time.sleep(_POLL_SECONDS)
@@ -205,7 +238,6 @@ def _one_pass(
     job: Callable[[Mapping[str, Any], str], tuple[str, str]],
     pool: _Pool,
     report: SweepReport,
-    bar: Any,
 ) -> set[str]:
     """Submit the open cells once; return those that are recorded now. A lost pool ends the pass early."""
     finished: set[str] = set()
@@ -217,7 +249,6 @@ def _one_pass(
                     continue
                 finished.add(name)
                 report.done += 1
-                bar.update()
     except BrokenExecutor:
         report.restarts += 1
     except Exception as error:
@@ -225,6 +256,43 @@ def _one_pass(
             raise
         report.restarts += 1
     return finished
+
+
+@contextlib.contextmanager
+def _counting(bar: Any, folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Move the bar by the records that appear, whoever writes them: a cluster's results come back all at once."""
+    before = {name: _written(folder / name) for name in names}  # a failed run that is retried has a record already
+    over, failed = threading.Event(), 0
+
+    def count() -> None:
+        nonlocal failed
+        closed = [name for name, stamp in before.items() if _written(folder / name) != stamp]
+        for name in closed:
+            del before[name]
+        failed += sum(cell_state(folder / name) == "failed" for name in closed)
+        bar.set_postfix(failed=failed, refresh=False)
+        bar.update(len(closed))
+
+    def watch() -> None:
+        while not over.wait(_POLL_SECONDS):
+            count()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        count()
+
+
+def _written(cell: Path) -> int | None:
+    """Return when a cell's record was written; None without one."""
+    try:
+        return (cell / "record.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _died(cell: Path, parent: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from analysis.tasks.batches import pad_batch, stack_images
+from analysis.tasks.clusters import text_clusters
 from analysis.tasks.image_files import identify
 from analysis.tasks.kinds import Kind
 from analysis.tasks.models import load_image_processor, load_tokenizer, supports_multiple_choice
@@ -246,6 +247,7 @@ def _text_task(
         pad_id=tokenizer.pad_token_id,
         decode=functools.partial(tokenizer.decode, skip_special_tokens=True),
         report=report,
+        clusters=text_clusters(raw.heldout),
         **_loss(raw, names, len(tokenizer), labels.get("train"), options),
     )
 

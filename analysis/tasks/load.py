@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from analysis.tasks.clusters import redrawn
 from analysis.tasks.digits import digits_model, digits_task
 from analysis.tasks.encode import encode_task
 from analysis.tasks.models import load_pretrained, resolve_model
@@ -121,6 +122,8 @@ def _load_task(name: str, data: str | None, model: str | None, seed: int, option
         raw = read_table(data, options=options, seed=seed)
     else:
         raw = read_published(DATASETS[name], data=data, options=options, seed=seed)
+    if options.split == "seed":
+        raw = redrawn(raw, seed=seed)
     return encode_task(raw, name=name, model=model, seed=seed, options=options)
 
 

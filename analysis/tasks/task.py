@@ -40,6 +40,8 @@ class DataOptions:
         num_train: training examples kept, drawn by seed; None keeps all (200 for digits).
         num_heldout: held-out examples kept, drawn by seed; None keeps all.
         heldout_share: share held out, by seed, when the data set has no split of its own.
+        split: "published" keeps a data set's own splits; "seed" pools them and holds out as many rows anew with every
+            seed, those that share a text together. What has no split of its own is drawn by seed either way.
         stratify: whether what is drawn by seed (held out, kept, carved out for selection) has the classes' shares.
         strict: whether what the data report warns about is refused.
         max_length: tokens per example; longer ones are cut; None takes the settings' (128 without any).
@@ -58,6 +60,7 @@ class DataOptions:
     num_train: int | None = None
     num_heldout: int | None = None
     heldout_share: float = 0.2
+    split: Literal["published", "seed"] = "published"
     stratify: bool = False
     strict: bool = False
     max_length: int | None = None
@@ -75,6 +78,10 @@ class DataOptions:
             raise ValueError(f"separator must be one character, got {self.separator!r}")
         if self.stratify and self.kind in ("regression", "causal-lm"):
             raise ValueError(f"stratify needs classes; kind {self.kind!r} has none")
+        if self.split not in ("published", "seed"):
+            raise ValueError(f"split must be one of published, seed, got {self.split!r}")
+        if self.split == "seed" and self.stratify:
+            raise ValueError("split='seed' keeps rows that share a text together and cannot stratify; leave one out")
         for name in ("num_train", "num_heldout"):
             value = getattr(self, name)
             if value is not None and value < 2:
@@ -112,6 +119,7 @@ class Task:
         decode: token ids -> text without special tokens, of texts.
         report: what was read, kept, dropped, repeated and cut on the way here.
         stratify: whether a split carved out of the training examples has the classes' shares.
+        clusters: label of each held-out example's cluster, of those that share a text; None where all are apart.
     """
 
     name: str
@@ -132,6 +140,7 @@ class Task:
     decode: Callable[[Sequence[int]], str] = field(default=str, repr=False)
     report: DataReport
     stratify: bool = False
+    clusters: tuple[int, ...] | None = None
 
 
 def carve(task: Task, *, share: float, seed: int) -> tuple[Task, Sequence[dict[str, Any]]]:

@@ -63,6 +63,14 @@ AXES: dict[str, tuple[Any, ...]] = {
 }
 """Every option that a run can be given, and the values that it takes here; half precision needs another device."""
 
+ELSEWHERE = {
+    *("task", "model", "kind", "text", "text_pair", "label", "choices", "heldout_share"),  # as the data asks
+    *("encoding", "separator", "quoting", "missing", "strict", "label_range", "stratify"),  # over before training
+    *("model_name", "settings", "options"),  # names of what other options hold
+    *("layers", "packing", "generate", "split"),  # of some kinds of data alone, or after training: test_resuming.py
+}
+"""Options that the array leaves out."""
+
 _SENTENCE = "how far is the river from town who wrote this short poem what does a quark weigh when did it rain"
 _MODELS = {
     "text": ("tiny:bert", "text-classification", "query"),

@@ -15,6 +15,7 @@ from analysis.plots.information import plot_estimates
 from analysis.records import atomic_write_json, frame_of, read_json
 from analysis.runs import RunConfig, frame, run, seeds_of
 from analysis.tasks import DataOptions
+from analysis.tasks.load import _load_task
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
 
@@ -29,6 +30,48 @@ def test_run_prints_a_line_per_seed_and_the_mean(tmp_path: Path, capsys):
     assert output.startswith("data: scikit-learn's digits 5-9: 896 rows read, 896 kept\ndata: train: 40 examples\n")
     assert output.count("before training: 2 steps, about ") == 2
     assert len(list(tmp_path.glob("*/record.json"))) == 2
+
+
+def test_seeds_that_share_a_test_set_say_so_and_draw_their_own_when_asked(tmp_path: Path, trec_folder: Path, capsys):
+    words = ["run", "--task", "trec", "--data", str(trec_folder), "--model", "tiny:bert", "--method", "cla",
+             "--rank", "1", "--epochs", "1", "--seeds", "2", "--folder", str(tmp_path / "runs"), "--quiet"]  # fmt: skip
+    assert main(words) == 0
+    assert "all seeds share one held-out set" in capsys.readouterr().out
+    assert main([*words, "--split", "seed"]) == 0
+    assert "all seeds share one held-out set" not in capsys.readouterr().out
+
+
+def test_again_keeps_the_old_record_until_the_new_one_is_whole(tmp_path: Path, monkeypatch, capsys):
+    words = ["run", "--method", "cla", "--folder", str(tmp_path), *SMALL]
+    assert main(words) == 0
+    (path,) = tmp_path.glob("*/record.json")
+    first = read_json(path)
+
+    def torn(*args, **kwargs):
+        assert read_json(path) == first
+        raise ArithmeticError("torn")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("analysis.runs.finetune._measure", torn)
+        assert main([*words, "--again"]) == 1
+    assert read_json(path) == first
+    assert main([*words, "--again"]) == 0
+    again = read_json(path)
+    assert again["timing"] != first["timing"]
+    assert again["metrics"] == first["metrics"]
+    assert [item.name for item in tmp_path.iterdir()] == [path.parent.name]
+
+
+def test_collect_reports_a_corrupt_record_and_goes_on_when_asked(tmp_path: Path, capsys):
+    assert main(["run", "--method", "cla", "--folder", str(tmp_path), *SMALL]) == 0
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "record.json").write_text("{")
+    assert main(["collect", str(tmp_path)]) == 2
+    assert "torn/record.json" in capsys.readouterr().err
+    assert main(["collect", str(tmp_path), "--skip-corrupt"]) == 0
+    output = capsys.readouterr()
+    assert "left out: record" in output.err
+    assert "gap_zero_one" in output.out
 
 
 def test_a_recorded_command_makes_the_same_run_again(tmp_path: Path):
@@ -226,6 +269,21 @@ def test_data_is_reported_without_training_and_refused_strictly(tmp_path: Path, 
         assert main([*command, *words, "--missing", "drop", "--strict"]) == 2
         assert "error: strict: " in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_was_edited_under_its_name_and_size_is_not_taken_for_what_was_recorded(tmp_path: Path, write, capsys):
+    rows = "".join(f"word {i},{i % 2}\n" for i in range(20))
+    words = ["run", "--task", "custom", "--data", str(tmp_path / "a.csv"), "--kind", "text-classification"]
+    words += ["--text", "body", "--label", "label", "--model", "tiny:bert", "--epochs", "1", "--quiet"]
+    words += ["--folder", str(tmp_path / "r")]
+    write(tmp_path / "a.csv", f"body,label\n{rows}")
+    assert main(words) == 0
+    assert main(words) == 0
+    write(tmp_path / "a.csv", f"body,label\n{rows.replace('word 1,1', 'word 1,0')}")
+    _load_task.cache_clear()  # as another process would begin
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "was made on other data" in capsys.readouterr().err
 
 
 def test_a_chain_longer_than_its_run_is_refused_before_training(tmp_path: Path, capsys):

@@ -188,6 +188,7 @@ def test_text_runs_end_to_end_from_a_publishers_folder(tmp_path: Path, trec_fold
                            epochs=1, batch_size=8, save_adapter=True)  # fmt: skip
         record = run(config, folder=tmp_path / "runs")
         assert record["config"]["data"]["name"] == "trec"
+        assert record["generalization"]["zero_one"]["units"] == 4  # questions, each of them three times
         loaded = load_run(tmp_path / "runs" / config.key())
         outputs = evaluate(loaded.model, loaded.task, loaded.task.heldout)
         assert np.average(outputs.losses) == pytest.approx(record["metrics"]["heldout_loss"], abs=1e-6)

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.records import atomic_write_json, frame_of, read_json, table_of
-from analysis.runs.collect import find_runs, frame, read_records, renew_means, runs_result, write_parquet
+from analysis.runs.collect import (
+    corrupt_records,
+    find_runs,
+    frame,
+    read_records,
+    renew_means,
+    runs_result,
+    seeds_of,
+    write_parquet,
+)
 from analysis.runs.generalization import measured_gap
 from analysis.statistics import bootstrap_means
 
@@ -183,6 +192,40 @@ def test_a_corrupt_record_and_an_empty_folder_are_named(tmp_path):
     (tmp_path / "a" / "record.json").write_text('{"status"')
     with pytest.raises(ValueError, match=r"record\.json.* is corrupt or truncated"):
         read_records(tmp_path)
+
+
+def test_one_corrupt_record_is_named_and_left_out_when_asked(tmp_path):
+    for seed in range(2):
+        atomic_write_json(tmp_path / str(seed) / "record.json", record(seed, accuracy=0.5))
+    whole = record(2, accuracy=0.5)
+    del whole["metrics"]
+    atomic_write_json(tmp_path / "half" / "record.json", whole)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "record.json").write_text('{"status"')
+    half, torn = corrupt_records(tmp_path)
+    assert "half/record.json' lacks 'metrics'" in half
+    assert "torn/record.json' is corrupt or truncated" in torn
+    with pytest.raises(ValueError, match=r"record\.json.* is corrupt"):
+        read_records(tmp_path)
+    (tmp_path / "torn" / "record.json").unlink()
+    with pytest.raises(ValueError, match="lacks 'metrics'"):
+        read_records(tmp_path)
+    assert len(read_records(tmp_path, skip_corrupt=True)) == 2
+
+
+def test_custom_data_sets_keep_a_name_and_a_column_of_their_own(tmp_path):
+    records = []
+    for name in ("news.csv", "mail.csv"):
+        for seed in range(2):
+            item = record(seed, accuracy=0.5 if name == "news.csv" else 0.9)
+            item["key"], item["config"]["task"] = f"{name}{seed}", "custom"
+            item["config"]["data"] = {"name": name, "fingerprint": name}
+            records.append(item)
+    table = frame(records)
+    assert table["data"].tolist() == ["news.csv", "news.csv", "mail.csv", "mail.csv"]
+    assert "data" in seeds_of(table)
+    means = frame_of(read_json(runs_result(records, tmp_path / "r.json", command="c"))["tables"]["means"])
+    assert means.set_index("data")["metric"].to_dict() == pytest.approx({"news.csv": 0.5, "mail.csv": 0.9})
 
 
 def test_runs_are_found_at_any_depth_and_failed_ones_when_asked_for(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from pathlib import Path
@@ -61,6 +62,25 @@ def test_killed_equals_uninterrupted(number: int, tmp_path: Path):
     run(config, folder=tmp_path / "whole")
     assert killed(config, tmp_path / "cut", *CASES[number])
     assert resumption.differences(config, tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_packed_sequences_and_chosen_blocks_are_resumed_too(tmp_path: Path):
+    """Options of language models alone, which no other kind of data can meet in the covering array."""
+    resumption.write_data(tmp_path / "data")
+    config = RunConfig(task="custom", data=str(tmp_path / "data" / "completions.jsonl"), model="tiny:gpt2-small",
+                       method="c3la", rank=1, links=2, epochs=3, batch_size=2, layers=(0,), packing=True, select="best",
+                       selection_share=0.3, checkpoint_every=2, save_adapter=True,
+                       options=DataOptions(kind="causal-lm", text="text", label="label", num_train=40, num_heldout=8,
+                                           max_length=64, split="seed"))  # fmt: skip
+    run(config, folder=tmp_path / "whole")
+    assert killed(config, tmp_path / "cut", {"step": 4}) == 1
+    assert resumption.differences(config, tmp_path / "whole", tmp_path / "cut") == []
+
+
+def test_no_option_of_a_run_is_left_out_unsaid():
+    fields = {item.name for part in (RunConfig, DataOptions) for item in dataclasses.fields(part)}
+    assert resumption.AXES.keys() <= fields
+    assert fields - resumption.AXES.keys() == resumption.ELSEWHERE
 
 
 @pytest.mark.full

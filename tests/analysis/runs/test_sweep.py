@@ -169,6 +169,24 @@ def test_a_second_sweep_computes_nothing_and_a_retry_only_what_failed(tmp_path: 
     assert sorted(calls.read_text().split()) == ["0", "0", "1"]
 
 
+def test_the_bar_counts_failed_runs_and_a_retried_one_once(tmp_path: Path, capsys):
+    def cell(values, folder):
+        if values["i"] < values["bad"]:
+            raise RuntimeError("bad")
+        return {"config": dict(values)}
+
+    def key(values):
+        return str(values["i"])
+
+    sweep([{"i": i, "bad": 2} for i in range(3)], cell, folder=tmp_path, key=key, threads=0)
+    assert "3/3" in (shown := capsys.readouterr().err)
+    assert "failed=2" in shown
+    sweep([{"i": i, "bad": 1} for i in range(3)], cell, folder=tmp_path, key=key, threads=0, retry_failed=True)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "3/3" in last
+    assert "failed=1" in last
+
+
 def test_killed_workers_cost_no_finished_cell(tmp_path: Path, driver):
     process = driver(count=6)
     known: set[int] = set()
@@ -203,20 +221,23 @@ def test_a_killed_parent_loses_no_finished_cell_and_its_successor_repeats_none(t
     assert_each_finished_once(tmp_path, 5)
 
 
-def test_a_parent_killed_alone_leaves_workers_whose_cells_are_not_repeated(tmp_path: Path, driver):
+def is_alive(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_workers_of_a_parent_killed_alone_end_and_its_successor_computes_what_was_open(tmp_path: Path, driver):
     first = driver(count=4)
-    wait_for(lambda: set(at_work(tmp_path)) == {0, 1}, first)
-    survivors = at_work(tmp_path)
+    let_go(tmp_path, 0)
+    wait_for(lambda: recorded(tmp_path) == {0} and len(at_work(tmp_path)) == 2, first)
+    workers = set(at_work(tmp_path).values())
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    second = driver(count=4)
-    let_go(tmp_path, 2, 3)
-    wait_for(lambda: recorded(tmp_path) == {2, 3}, second)
-    let_go(tmp_path, 0, 1)
-    finish(second)
-    os.killpg(first.pid, signal.SIGKILL)
+    wait_for(lambda: not any(is_alive(worker) for worker in workers))
+    let_go(tmp_path)
+    output = finish(driver(count=4))
+    assert "skipped=1, done=3" in output
     assert_each_finished_once(tmp_path, 4)
-    assert survivors.items() <= dict(events(tmp_path, "end")).items()
 
 
 def test_two_parents_share_one_folder(tmp_path: Path, driver):
@@ -239,6 +260,59 @@ def test_a_cell_that_kills_its_worker_is_recorded_and_the_others_go_on(tmp_path:
     states = [read_json(path)["status"] for path in tmp_path.glob("*/record.json")]
     assert sorted(states) == ["done", "done", "failed"]
     assert read_json(tmp_path / report.failed[0] / "record.json")["failure"]["type"] == "WorkerDeath"
+
+
+@pytest.mark.full
+def test_forty_runs_killed_five_times_are_each_recorded_once(tmp_path: Path):
+    """Real runs under the real command; every record that a kill left behind has to be the same file at the end."""
+    small = "--epochs 1 --workers 2 --num-train 40 --num-heldout 40 --quiet"
+    grid = f"sweep --methods cla lora --ranks 1,2,4,8 --seeds 5 {small}".split()
+    command = [sys.executable, "-m", "analysis", *grid, "--folder", str(tmp_path / "runs")]
+
+    def found() -> dict[str, tuple[int, int]]:
+        stats = {path.parent.name: path.stat() for path in (tmp_path / "runs").glob("*/record.json")}
+        return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
+
+    kept: dict[str, tuple[int, int]] = {}
+    for kill in range(5):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        wait_for(lambda n=6 * (kill + 1): len(found()) >= n, seconds=900)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        now = found()
+        assert kept.items() <= now.items()
+        kept = now
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"40 runs: {len(kept)} were there, {40 - len(kept)} computed, 0 computed elsewhere, 0 failed" in done.stdout
+    assert kept.items() <= found().items()
+    assert len(found()) == 40
+
+
+@pytest.mark.full
+def test_real_runs_of_data_by_path_are_swept_by_two_dask_workers_in_another_folder(tmp_path: Path, trec_folder: Path):
+    pytest.importorskip("distributed")
+    (tmp_path / "elsewhere").mkdir()
+    script = tmp_path / "cluster.py"
+    script.write_text(CLUSTER)
+    cluster = subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=tmp_path / "elsewhere", env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+    try:
+        address, *workers = cluster.stdout.readline().split()
+        grid = "sweep --tasks trec --data trec --model tiny:bert --methods cla lora --ranks 1 --seeds 2 --epochs 1"
+        place = ["--folder", "runs", "--backend", "dask", "--scheduler", address]
+        command = [sys.executable, "-m", "analysis", *grid.split(), *place]
+        done = subprocess.run(
+            command, cwd=trec_folder.parent, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "4 computed" in done.stdout
+        assert "failed=0" in done.stderr
+        assert len(set(workers)) == 2
+    finally:
+        cluster.communicate(input="", timeout=300)
 
 
 @pytest.mark.slow
