@@ -193,7 +193,7 @@ def exp_or_inf(log_value: LogNumber) -> float:
         return math.inf
 
 
-class BoundsFrame(pd.DataFrame):
+class BoundsFrame(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
     """A data frame of bounds; whatever pandas does with one, and a LaTeX table that fits a column."""
 
     @property

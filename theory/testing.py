@@ -175,4 +175,4 @@ class BoundChecks:
         assert all(bound.of == self.rule().of for bound in self.rule().bounds(bare))
 
     def _values(self, **changes: int) -> list[float]:
-        return [bound.value for bound in self.rule().bounds(self.case(**changes))]
+        return [float(bound.value) for bound in self.rule().bounds(self.case(**changes))]

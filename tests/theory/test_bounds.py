@@ -248,3 +248,15 @@ def test_wrong_types_are_named():
         bounds.gauge_fixed_numbers(out_features=4, in_features=9, rank=5)
     with pytest.raises(ValueError, match=r"chosen must be .* got 11"):
         bounds.log2_binomial(10, 11)
+
+
+def test_a_frame_keeps_gap_and_risk_apart_and_its_latex_fits_a_column():
+    gaps = bounds.evaluate(ROBERTA, method="lora", num_examples=3668)
+    risk = bounds.certificate(500, empirical_risk=0.05, num_examples=5452, delta=0.05)
+    frame = bounds.bounds_frame([*gaps, risk])
+    assert (frame["gap"].isna() == (frame["bound"] == "certificate")).all()
+    assert (frame["risk"].notna() == (frame["bound"] == "certificate")).all()
+    lines = frame.to_latex().splitlines()
+    # 3.3 inches of 7-point type hold about 65 characters.
+    assert max(len(line) for line in lines if not line.startswith("%")) <= 65
+    assert sum(line.count("&") == 4 for line in lines) == len(frame) + 1

@@ -198,6 +198,29 @@ CALLS = {
         "measured": ("a",),
     },
     "expectation.noisy.adapter_input_norm": {"inputs": EYE, "columns": [0, 1]},
+    "expectation.needed.needed": {
+        "solve": "num_examples",
+        "layers": LAYERS,
+        "method": "lora",
+        "target": 0.5,
+        "num_examples": 100,
+        "rank": 2,
+        "bits": 16,
+        "links": 2,
+        "sigma": 0.5,
+        "empirical_risk": 0.1,
+        "delta": 0.1,
+    },
+    "expectation.needed.survey": {
+        "layers": LAYERS,
+        "method": "lora",
+        "num_examples": [100],
+        "rank": 2,
+        "bits": 16,
+        "links": 2,
+        "sigma": 0.5,
+        "loss_range": 1.0,
+    },
     "expectation.table1.description_log": {"bits": 8, **SAMPLE, "sigma": 0.5},
     "expectation.table1.method_numbers": {"layers": LAYERS, "method": "lora", "rank": 2, "links": 2},
     "expectation.table1.table1": {
@@ -283,7 +306,7 @@ CALLS = {
     "layers.for_model": {"key": "vit-tiny", "target_modules": ["q_proj"]},
     "layers.from_list": {"shapes": LAYERS},
     "layers.is_target": {"name": "a.q", "target_modules": ["q"]},
-    "methods.get_method": {"key": "lora"},
+    "methods.get_method": {"method": "lora"},
     "networks.errata.random_network": {"depth": 2, "seed": 0},
     "networks.lipschitz.attention": {
         "radius": 1.0,
@@ -395,6 +418,8 @@ CALLS = {
 ELSEWHERE = {
     "takes models, weights or configurations, tested with them": {
         "heads.head_modules",
+        "heads.fresh_parameters",
+        "heads.is_trained_in_full",
         "heads.trained_heads",
         "heads.is_inside",
         "layers.from_module",
@@ -563,6 +588,9 @@ OTHER = {
     "normalization_radius.epsilon": "nonnegative",
     "plan.bits": "positive",
     "evaluate.evaluate.bits": "positive",
+    "needed.needed.bits": "positive",
+    "needed.survey.bits": "positive",
+    "needed.needed.target": "positive",
     "table1.table1.bits": "positive",
     "subsampled_bound.sampled_risk": "unit",
     "gibbs_risk_upper.sampled_risk": "unit",
@@ -683,7 +711,7 @@ COSTLY = {
     "iterations",
     "heads",
 }
-COSTLY_IN = ("solvable", "num_levels", "plan", "stress", "draw_masks")
+COSTLY_IN = ("needed.", "solvable", "num_levels", "plan", "stress", "draw_masks")
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -49,7 +49,7 @@ def test_only_column_methods_select_columns():
 def test_unknown_method_is_named_with_the_accepted_ones():
     with pytest.raises(ValueError, match=r"'qlora'.*accepted: fft, lora"):
         get_method("qlora")
-    with pytest.raises(TypeError, match=r"key must be a string, got 3"):
+    with pytest.raises(TypeError, match=r"method must be a string, got 3"):
         get_method(3)
 
 

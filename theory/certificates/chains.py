@@ -69,7 +69,7 @@ def fold_bound(
         source="Occam bound per fold",
         assumptions=(IID if population_size is None else DRAWN, FOLDS, IN_RANGE),
         measured=("risks",),
-        bits=bits,
+        bits=np.asarray(bits, dtype=np.float64),
     )
 
 

@@ -137,5 +137,5 @@ def excess_loss_bound(
         source=f"excess loss over W0 by {BERNSTEIN}",
         assumptions=(IID, CODE_FIRST, INDEPENDENT, IN_RANGE),
         measured=("losses", "base_losses"),
-        bits=bits,
+        bits=np.asarray(bits, dtype=np.float64),
     )

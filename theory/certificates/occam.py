@@ -82,7 +82,7 @@ def occam_bound(
         assumptions=(IID, CODE_FIRST, IN_RANGE),
         loss_range=loss_range,
         measured=("empirical_risk",),
-        bits=bits,
+        bits=np.asarray(bits, dtype=np.float64),
     )
 
 
@@ -195,7 +195,7 @@ def subsampled_bound(
         assumptions=(IID, CODE_FIRST, SUBSAMPLED, IN_RANGE),
         loss_range=loss_range,
         measured=("sampled_risk",),
-        bits=bits,
+        bits=np.asarray(bits, dtype=np.float64),
     )
 
 

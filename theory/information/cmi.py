@@ -135,7 +135,7 @@ def _information(
     weights: NDArray[np.float64],
     *,
     pooled: bool,
-    correction: str,
+    correction: Correction,
 ) -> NDArray[np.float64]:
     """Return the information between what is seen and the bits, in nats, under each row of weights of the runs."""
     if quantity == "cmi":
