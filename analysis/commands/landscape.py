@@ -67,11 +67,7 @@ def main(args: argparse.Namespace) -> int:
             f"({surface.evaluations} points, {surface.method}{note})",
             flush=True,
         )
-        if surface.fixed:
-            more = f" and {len(surface.fixed) - 4} more" if len(surface.fixed) > 4 else ""
-            print(f"  trained, but not moved: {', '.join(surface.fixed[:4])}{more}", flush=True)
-        for loss, distance in zip(surface.path_losses, surface.path_distances, strict=True):
-            print(f"  checkpoint: loss {loss:.4g}, {distance:.3g} from the plane", flush=True)
+        _tell_more(surface)
         found.append((record["key"], surface))
     for key, surface in found:
         surface.save(folder / f"plane-{key}")
@@ -87,3 +83,12 @@ def _one_or_two(flag: str, given: list[Any] | None) -> Any:
     if given is not None and len(given) > 2:
         raise ValueError(f"{flag} takes one number or two, got {len(given)}")
     return given[0] if given is not None and len(given) == 1 else None if given is None else tuple(given)
+
+
+def _tell_more(surface: geometry.Landscape) -> None:
+    """Print what stays where the model has it, and each checkpoint's own loss."""
+    if surface.fixed:
+        more = f" and {len(surface.fixed) - 4} more" if len(surface.fixed) > 4 else ""
+        print(f"  trained, but not moved: {', '.join(surface.fixed[:4])}{more}", flush=True)
+    for loss, distance in zip(surface.path_losses, surface.path_distances, strict=True):
+        print(f"  checkpoint: loss {loss:.4g}, {distance:.3g} from the plane", flush=True)

@@ -1,14 +1,14 @@
 from .curvature import Curvature as Curvature
-from .curvature import Eigenvalues as Eigenvalues
-from .curvature import batch_eigenvalues as batch_eigenvalues
 from .curvature import gauss_newton as gauss_newton
 from .curvature import hessian as hessian
-from .curvature import top_eigenvalues as top_eigenvalues
 from .density import Density as Density
 from .density import Trace as Trace
 from .density import hutchinson as hutchinson
 from .density import hutchpp as hutchpp
 from .density import spectral_density as spectral_density
+from .eigenvalues import Eigenvalues as Eigenvalues
+from .eigenvalues import batch_eigenvalues as batch_eigenvalues
+from .eigenvalues import top_eigenvalues as top_eigenvalues
 from .landscape import interpolate as interpolate
 from .landscape import line as line
 from .landscape import plane as plane

@@ -43,7 +43,7 @@ def plot_eigenvalues(found: Mapping[str, Eigenvalues], *, ax: Axes | None = None
     """Draw top eigenvalues as bars; the error bar is the residual, within which an eigenvalue surely lies.
 
     Args:
-        found: method key or label -> `analysis.geometry.curvature.top_eigenvalues`.
+        found: method key or label -> `analysis.geometry.eigenvalues.top_eigenvalues`.
         ax: where to draw; a new figure when None.
     """
     if ax is None:

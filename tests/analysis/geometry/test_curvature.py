@@ -6,8 +6,9 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import nn
 
-from analysis.geometry.curvature import batch_eigenvalues, gauss_newton, hessian, top_eigenvalues
+from analysis.geometry.curvature import gauss_newton, hessian
 from analysis.geometry.density import hutchinson, hutchpp, spectral_density
+from analysis.geometry.eigenvalues import batch_eigenvalues, top_eigenvalues
 
 
 @pytest.fixture
