@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from analysis import measures
+from analysis.commands.options import check_folder
 
 HELP = "measure sharpness, curvature, intruders and code length of finished runs that kept their weights"
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure every finished run; what is already measured is skipped, so the same command goes on."""
+    check_folder(args.runs)
     summary = measures.measure_runs(
         args.runs,
         jobs=args.jobs,

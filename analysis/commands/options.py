@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import theory
 from analysis import runs, tasks
 from theory.defaults import METHOD, RANK
 
-__all__ = ["add_data_options", "add_method_axes", "add_run_options", "run_values", "whole_numbers"]
+__all__ = ["add_data_options", "add_method_axes", "add_run_options", "check_folder", "run_values", "whole_numbers"]
 
 _KINDS = ("image-classification", "text-classification", "multiple-choice", "regression", "causal-lm")
 
@@ -140,6 +141,16 @@ def _model_help() -> str:
     return (
         f"base model: local folder, hub id, one of the paper's ({', '.join(tasks.MODELS)}), or random weights ({tiny})"
     )
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder of runs that is not there, before anything is loaded that could read it.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not Path(folder).exists():
+        raise ValueError(f"no folder of runs at {str(folder)!r}")
 
 
 def run_values(args: argparse.Namespace) -> dict[str, Any]:
