@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from analysis import records, runs, statistics
-from analysis.commands.options import whole_numbers
+from analysis.commands.options import check_folder, whole_numbers
 
 HELP = "collect the records of runs into a table, a Parquet file, or a committed result"
 
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Collect, write what was asked for, and print the means over seeds."""
+    check_folder(args.folder)
     if Path(args.folder).is_file():
         print(f"wrote {runs.renew_means(args.folder)}: means over seeds taken anew from its runs")
         return 0

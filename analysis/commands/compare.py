@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import measures, plots, records, studies
+from analysis.commands.options import check_folder
 
 HELP = "compare every bound, sharpness, spectrum and norm with the measured generalization error of finished runs"
 
@@ -46,6 +47,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     if bool(args.runs) == args.published:
         raise ValueError("give either folders of finished runs or --published")
+    for folder in args.runs or ():
+        check_folder(folder)
     for name in ("permutations", "top"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import measures, records
-from analysis.commands.options import add_subjects, subjects
+from analysis.commands.options import add_subjects, check_folder, subjects
 
 HELP = "measure sharpness, curvature, intruders and code length of finished runs that kept their weights"
 
@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> int:
         return _measure_models(found, args)
     if len(args.runs) > 1:
         raise ValueError(f"measure takes one folder of runs, got {len(args.runs)}")
+    check_folder(args.runs[0])
     summary = measures.measure_runs(
         args.runs[0],
         jobs=args.jobs,

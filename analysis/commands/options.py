@@ -17,6 +17,7 @@ __all__ = [
     "add_method_axes",
     "add_run_options",
     "add_subjects",
+    "check_folder",
     "run_values",
     "subjects",
     "whole_numbers",
@@ -188,6 +189,16 @@ def _model_help() -> str:
     return (
         f"base model: local folder, hub id, one of the paper's ({', '.join(tasks.MODELS)}), or random weights ({tiny})"
     )
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder of runs that is not there, before anything is loaded that could read it.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not Path(folder).exists():
+        raise ValueError(f"no folder of runs at {str(folder)!r}")
 
 
 def run_values(args: argparse.Namespace) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from transformers import PreTrainedModel
 
 import adapters
 from adapters import Prepared
-from analysis.records import RunFailure, atomic_write_json, check_writable, config_key, provenance, read_json, run_once
+from analysis.records import RunFailure, atomic_write_json, check_writable, provenance, read_json, run_once
 from analysis.runs.config import RunConfig
 from analysis.runs.forecast import forecast
-from analysis.runs.generalization import measured_gap
+from analysis.runs.generalization import heldout_fingerprint, measured_gap
 from analysis.runs.generation import check_bleu, generate
 from analysis.runs.instruments import PeakMemory, StepClock, saved_activation_bytes
 from analysis.runs.loading import LoadedRun, load_run
@@ -277,13 +277,6 @@ def _keep(trained: _Trained, folder: Path) -> None:
     atomic_write_json(folder / "paths.json", {"data": trained.config.data, "model": trained.config.model})
 
 
-def _fingerprint(task: Task) -> str | None:
-    """Name the held-out texts, so that records tell whether they share them; None for images."""
-    if task.kind == "image-classification":
-        return None
-    return config_key({"examples": [[example["input_ids"], example["labels"]] for example in task.heldout]})
-
-
 def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
     config, task, chooser = trained.config, trained.task, trained.chooser
     per_epoch = _steps_per_epoch(config, trained.sequences)
@@ -299,7 +292,7 @@ def _content(asked: RunConfig, trained: _Trained, measured: Mapping[str, Any], *
             "max_loss": task.max_loss,
             "metric": task.metric_name,
             "overlap": task.overlap,
-            "heldout": _fingerprint(task),
+            "heldout": heldout_fingerprint(task),
             "notes": list(task.notes),
         },
         "data": task.report.as_record(),

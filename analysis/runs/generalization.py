@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.records import config_key
 from analysis.statistics import bounded_mean_interval
+from analysis.tasks import Task
 
-__all__ = ["Gap", "measured_gap"]
+__all__ = ["Gap", "heldout_fingerprint", "measured_gap"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +127,10 @@ def measured_gap(
         confidence=confidence,
         units=len(heldout) if clusters is None else len(np.unique(np.asarray(clusters))),
     )
+
+
+def heldout_fingerprint(task: Task) -> str | None:
+    """Name the held-out texts and labels, so that records tell whether they share them; None for images."""
+    if task.kind == "image-classification":
+        return None
+    return config_key({"examples": [[example["input_ids"], example["labels"]] for example in task.heldout]})

@@ -179,6 +179,17 @@ def test_a_mistake_is_one_line_and_exit_status_two(words: list[str], message: st
     assert not list(tmp_path.rglob("record.json"))
 
 
+@pytest.mark.parametrize("command", ["collect", "measure", "compare"])
+def test_a_folder_that_is_not_there_is_named_before_torch_is_loaded(command: str):
+    code = (
+        "import sys\nfrom analysis.commands.main import main\n"
+        f"status = main(['{command}', '/no/such/folder'])\nsys.exit(10 * ('torch' in sys.modules) + status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no folder of runs at '/no/such/folder'" in done.stderr
+
+
 def test_a_run_that_fails_is_exit_status_one_and_is_recorded(tmp_path: Path, capsys):
     words = ["run", "--method", "fft", "--learning-rate", "1e30", "--max-grad-norm", "1e30", "--folder", str(tmp_path)]
     assert main([*words, *SMALL[2:], "--epochs", "3"]) == 1
