@@ -46,7 +46,8 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a run that say what data it reads and what model's tokens it becomes."""
-    _add_data(parser.add_argument_group("data and model").add_argument)
+    group = parser.add_argument_group("data and model")
+    _add_data(lambda flag, **kwargs: group.add_argument(flag, **kwargs))
 
 
 def add_subjects(parser: argparse.ArgumentParser, *, what: str = "folders of runs that kept their weights") -> None:
@@ -88,7 +89,7 @@ def subjects(args: argparse.Namespace) -> Iterable[Path | runs.LoadedRun]:
     )
 
 
-def _add_data(add: Callable[..., None]) -> None:
+def _add_data(add: Callable[..., object]) -> None:
     add("--task", default="digits", help=_task_help())
     add("--data", help="a preset's folder in its publisher's format; for custom a file, folder or hub id")
     add("--model", help=_model_help())

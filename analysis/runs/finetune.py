@@ -196,7 +196,7 @@ def _train(config: RunConfig, folder: Path, *, progress: bool, report_to: str, a
         check_links(config, len(training_task.train))
         prepared, base = prepare_run(config, task)
         if config.packing:
-            check_packing(prepared.model, training_task.train)
+            check_packing(prepared.model, cast(Any, training_task.train))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(str(error)) from error
     resumed = last_complete(folder / "trainer", processes=_processes())

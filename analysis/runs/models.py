@@ -82,8 +82,8 @@ def _load(folder: Path, base: torch.nn.Module, task: Task, seed: int) -> torch.n
     """Load an adapter onto its base, or a whole model."""
     if not (folder / "adapter_config.json").is_file():
         whole = load_model(task, model=str(folder), seed=seed)
-        if whole.missing_keys:
-            raise ValueError(f"checkpoint {str(folder)!r} lacks {whole.missing_keys[0]!r}: it is no {task.kind} model")
+        if missing := cast(Sequence[str], whole.missing_keys):
+            raise ValueError(f"checkpoint {str(folder)!r} lacks {missing[0]!r}: it is no {task.kind} model")
         return whole.requires_grad_(True).eval()
     with warnings.catch_warnings():
         # PEFT up to 0.21 reads the model's attribute by the name that transformers 5 deprecates.

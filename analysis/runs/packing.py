@@ -71,7 +71,9 @@ def collate_packed(blocks: Sequence[Block]) -> dict[str, Any]:
 
 def packed_task(task: Task, *, length: int) -> Task:
     """Return the task with blocks for training examples."""
-    return dataclasses.replace(task, train=pack(task.train, length=length), collate=collate_packed)
+    blocks: Any = pack(task.train, length=length)  # each stands where an example stood, and is collated as such
+    collate: Any = collate_packed
+    return dataclasses.replace(task, train=blocks, collate=collate)
 
 
 def check_packing(model: torch.nn.Module, blocks: Sequence[Block]) -> None:

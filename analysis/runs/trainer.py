@@ -62,13 +62,13 @@ class WatchedTrainer(Trainer):
         own (a ViT is one) is resumed by the Trainer from the base's weights, without a word.
         """
         atomic_write_json(folder / "losses.json", {"losses": [float(loss) for loss in self.losses]})
-        save_file(_moved(self.model), folder / "weights.safetensors")
+        save_file(_moved(cast(torch.nn.Module, self.model)), folder / "weights.safetensors")
 
     def load(self, folder: Path) -> None:
         """Take them back."""
         kept = read_json(folder / "losses.json")["losses"]
         self.losses = [torch.tensor(float(loss), dtype=torch.float64) for loss in kept]
-        _put_back(self.model, folder / "weights.safetensors")
+        _put_back(cast(torch.nn.Module, self.model), folder / "weights.safetensors")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":

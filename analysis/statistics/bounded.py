@@ -88,4 +88,4 @@ def _units(values: NDArray[np.float64], clusters: ArrayLike | None) -> tuple[NDA
     if labels.shape != values.shape:
         raise ValueError(f"clusters must have one label per value, {len(values)}, got shape {labels.shape}")
     codes = pd.factorize(labels)[0]  # in the order of their first values, whatever the labels are
-    return np.bincount(codes, weights=values), np.bincount(codes).astype(np.float64)
+    return np.bincount(codes, weights=values).astype(np.float64), np.bincount(codes).astype(np.float64)

@@ -65,8 +65,7 @@ class Estimate:
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             t = (self.value - limit) / self.standard_error
-        result: Floats = stats.t.sf(np.where(np.isnan(t) & ~np.isnan(self.value), 0.0, t), self.degrees)
-        return result
+        return np.asarray(stats.t.sf(np.where(np.isnan(t) & ~np.isnan(self.value), 0.0, t), self.degrees))
 
     def p_below(self, limit: float = 0.0) -> Floats:
         """Return the one-sided p-value of "the true value is at least ``limit``"; small where it is smaller."""

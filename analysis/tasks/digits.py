@@ -101,7 +101,7 @@ def digits_task(*, model: str | None, seed: int, options: DataOptions) -> Task:
     names = tuple(str(digit) for digit in _CLASSES)
     report = report_data(
         kind="image-classification",
-        parts=[Screened(where="scikit-learn's digits 5-9", rows=pool, read=len(pool))],
+        parts=[Screened(where="scikit-learn's digits 5-9", rows=[{}] * len(pool), read=len(pool))],
         rows={split: [{"label": name} for name in members] for split, members in classes.items()},
         inputs={split: [images[i].tobytes() for i in part] for split, part in parts.items()},
         classes=classes,

@@ -223,7 +223,7 @@ def _text_task(
             for example, label in zip(encoded[split].examples, labels[split], strict=True):
                 example["labels"] = label
     inputs = {split: [_identity(row) for row in members] for split, members in rows.items()}
-    classes = {split: [names[i] for i in labels[split]] if names else [] for split in rows}
+    classes = {split: [names[int(i)] for i in labels[split]] if names else [] for split in rows}
     report = report_data(
         kind=kind,
         parts=raw.parts,

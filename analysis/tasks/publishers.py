@@ -38,7 +38,8 @@ __all__ = [
 
 def _tsv(path: Path, columns: tuple[str, ...] | None = None, *, more_fields: bool = False) -> Rows:
     """Read tab-separated fields without quoting: a quotation mark is part of the text."""
-    return [*read_delimited(path, separator="\t", quoting="none", columns=columns, more_fields=more_fields).rows]
+    found = read_delimited(path, separator="\t", quoting="none", columns=columns, more_fields=more_fields)
+    return [dict(row) for row in found.rows]
 
 
 def _take(row: Mapping[str, Any], path: Path, *names: str) -> Any:

@@ -91,7 +91,7 @@ def screen(
 
 def _refuse_several(row: dict[str, Any], place: str) -> None:
     label = row.get("label")
-    if isinstance(label, (list, tuple, set, dict)) or getattr(label, "ndim", 0):
+    if isinstance(label, (list, tuple, set, dict)) or getattr(label, "ndim", 0) > 0:
         raise ValueError(
             f"the label of {place} holds several values ({str(label)[:60]}): a label is one class or number, and "
             "multi-label data is not supported; give a column with one label"

@@ -218,8 +218,9 @@ def read_table(data: str, *, options: DataOptions, seed: int) -> RawTask:
     """
     if options.kind is None:
         raise ValueError(f"kind is needed for a data set that is no preset; accepted: {', '.join(KINDS)}")
+    kind = options.kind
     path = local_path(data)
-    if path is not None and path.is_dir() and options.kind == "image-classification" and options.text is None:
+    if path is not None and path.is_dir() and kind == "image-classification" and options.text is None:
         splits, options = read_images(path), dataclasses.replace(options, text="image", label="label")
     elif path is None:
         splits = {name: _of_dataset(table, name) for name, table in _hub(data).items()}
@@ -231,7 +232,7 @@ def read_table(data: str, *, options: DataOptions, seed: int) -> RawTask:
     parts = tuple(
         screen(
             _rows(splits[name], options),
-            kind=options.kind,
+            kind=kind,
             missing=options.missing,
             where=splits[name].where,
             remarks=splits[name].remarks,
@@ -246,11 +247,11 @@ def read_table(data: str, *, options: DataOptions, seed: int) -> RawTask:
         train, heldout = split_by_seed(train, share=options.heldout_share, seed=seed, stratify=options.stratify)
         notes = ("no held-out part of its own: split by seed",)
     return RawTask(
-        kind=options.kind,
+        kind=kind,
         train=train,
         heldout=heldout,
-        metric_name=_METRICS.get(options.kind, "accuracy"),
-        label_names=splits["train"].classes.get(str(options.label)) if options.kind in CLASSIFICATION else None,
+        metric_name=_METRICS.get(kind, "accuracy"),
+        label_names=splits["train"].classes.get(str(options.label)) if kind in CLASSIFICATION else None,
         label_range=options.label_range,
         notes=notes,
         parts=parts,
