@@ -45,8 +45,9 @@ coverage: install  ## the tests, and which share of the lines they run
 	  $(TESTS) --cov --cov-report=
 	@echo "coverage: $$($(PY) -m coverage report --format=total) % of lines ($(PY) -m coverage report names those without)"
 
-test-full: install  ## the grids that make test leaves out
-	$(TESTS) -m full
+test-full: install  ## the grids that make test leaves out; the zoo's counts go to tests/adapters/zoo.json
+	$(TESTS) -m full --ignore tests/adapters/test_zoo.py
+	$(PY) tests/adapters/run_zoo.py --jobs $(JOBS) --write tests/adapters/zoo.json
 
 test-elsewhere: install  ## tests and notebooks as other processors would run them
 	$(PY) tests/environment/elsewhere.py --checks committed notebooks

@@ -17,9 +17,12 @@ _READ = ("BEYOND_LORA_CACHE", "HF_HUB_OFFLINE", "PROFILE", "RANK", "TQDM_DISABLE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--shuffle SEED``."""
+    """Add ``--shuffle SEED`` and ``--pretrained FOLDER``."""
     parser.addoption(
         "--shuffle", type=int, metavar="SEED", help="draw the order of the modules, and of the tests in each, by SEED"
+    )
+    parser.addoption(
+        "--pretrained", metavar="FOLDER", help="a small causal language model, for the tests that need one"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +14,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainingArguments, get_scheduler
+from transformers.trainer import DEFAULT_CALLBACKS
 
 from adapters.layer import ColumnLayer, whole
 from adapters.linked import LinkedFactor, draw_factor, lora_layers
 
 __all__ = ["ChainCallback", "current_link", "last_checkpoint", "link_boundaries", "merge_and_continue", "reset_moments"]
+
+logger = logging.getLogger(__name__)
 
 
 def link_boundaries(*, max_steps: int, links: int) -> list[int]:
@@ -113,6 +117,9 @@ class ChainCallback(TrainerCallback):
     the link of the loaded weights is compared with the step count. A ``chain.json``, written last and atomically,
     marks a checkpoint as complete (see `last_checkpoint`).
 
+    A `Trainer` that is not given one makes its own for every chain that trains (as `trl.SFTTrainer` with a
+    ``peft_config``): importing this package puts `AttachedChains` among transformers' default callbacks.
+
     Args:
         model: the prepared PEFT model.
         links: length of the chain.
@@ -124,6 +131,7 @@ class ChainCallback(TrainerCallback):
     def __init__(self, model: nn.Module, *, links: int, schedule: str = "run", adapter: str = "default"):
         self.model, self.links, self.schedule, self.adapter = model, links, schedule, adapter
         self.boundaries: list[int] = []
+        self._config().schedule = schedule
 
     def _config(self) -> Any:
         return cast(PeftModel, self.model).peft_config[self.adapter]
@@ -138,7 +146,7 @@ class ChainCallback(TrainerCallback):
                 f"the model is at link {link}, but step {state.global_step} of max_steps={state.max_steps} with "
                 f"links={self.links} belongs to link {expected}"
             )
-        self._config().link = link
+        self._config().link, self._config().attended = link, True
         if self.schedule == "link":
             restart_schedule(kwargs["lr_scheduler"], args=args, starts=[0, *self.boundaries], max_steps=state.max_steps)
 
@@ -157,7 +165,61 @@ class ChainCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         """Follow the weights when the Trainer put the best checkpoint's adapter back."""
-        self._config().link = current_link(self.model, adapter=self.adapter)
+        self._config().link, self._config().attended = current_link(self.model, adapter=self.adapter), False
+
+
+class AttachedChains(TrainerCallback):
+    """Moves on whatever chains a model trains that no `ChainCallback` of its `Trainer` moves.
+
+    At the first epoch's beginning: by then every callback that was given has seen the training begin. A chain that is
+    past its first link when a new run begins stays on its link.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[ChainCallback] | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Forget earlier runs, also those that broke off."""
+        self._made = None
+        for config in _chains(kwargs.get("model")).values():
+            config.attended = False
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Make the callbacks that are missing."""
+        if self._made is not None:
+            return
+        self._made = []
+        model: Any = kwargs.get("model")
+        for adapter, config in _chains(model).items():
+            link = current_link(model, adapter=adapter)
+            if not config.attended and link and not state.global_step:
+                logger.warning(
+                    "the chain %r stays on link %d of %d: this run began there", adapter, link + 1, config.links
+                )
+            elif not config.attended:
+                schedule = getattr(config, "schedule", "run")
+                self._made.append(ChainCallback(model, links=config.links, schedule=schedule, adapter=adapter))
+                self._made[-1].on_train_begin(args, state, control, **kwargs)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Move on at a boundary."""
+        for one in self._made or ():
+            one.on_step_end(args, state, control, **kwargs)
+
+    def on_save(self, args, state, control, **kwargs):
+        """Mark the checkpoint complete."""
+        for one in self._made or ():
+            one.on_save(args, state, control, **kwargs)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Follow the weights when the Trainer put the best checkpoint's adapter back."""
+        for one in self._made or ():
+            one.on_train_end(args, state, control, **kwargs)
+
+
+_defaults = cast(list[type[TrainerCallback]], DEFAULT_CALLBACKS)
+if AttachedChains not in _defaults:
+    _defaults.append(AttachedChains)
 
 
 def restart_schedule(scheduler: LambdaLR, *, args: TrainingArguments, starts: list[int], max_steps: int) -> None:
@@ -206,6 +268,22 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
     """
     marks = sorted(Path(folder).glob("checkpoint-*/chain.json"), key=lambda p: int(p.parent.name.rpartition("-")[2]))
     return str(marks[-1].parent) if marks else None
+
+
+def _chains(model: Any) -> dict[str, Any]:
+    """The configurations of the adapters of a model that are chains and train, by name."""
+    configs = getattr(model, "peft_config", None)
+    return {
+        name: config
+        for name, config in (configs.items() if isinstance(configs, dict) else ())
+        if getattr(config, "links", 1) > 1 and _trains(model, name)
+    }
+
+
+def _trains(model: nn.Module, adapter: str) -> bool:
+    factors = [layer.beyond_column_B[adapter] for _, layer in _column_layers(model, adapter)]
+    factors += [layer.lora_B[adapter] for _, layer in lora_layers(model, adapter)]
+    return any(p.requires_grad for factor in factors for p in factor.parameters())
 
 
 def _column_layers(model: nn.Module, adapter: str) -> list[tuple[str, ColumnLayer]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from adapters.config import ColumnConfig
-from adapters.families import Hooks, Wrap, peft_model, stored_bits
+from adapters.families import Hooks, Wrap, peft_model, peft_targets, stored_bits
 from adapters.layer import ColumnLayer
 from theory.counting import log2_binomial
 
@@ -25,8 +26,8 @@ class _Columns(Hooks):
             links=asked.links,
             seed=asked.seed,
             method=asked.method.key,
-            target_modules=list(asked.targets),
             modules_to_save=list(asked.heads) or None,
+            **peft_targets(model, asked.targets),
         )
         return peft_model(model, config)
 
@@ -39,6 +40,8 @@ class _Columns(Hooks):
         columns = torch.cat([columns for columns, _ in pairs])
         right = torch.zeros(len(columns), layer.in_features, dtype=left.dtype, device=left.device)
         right[torch.arange(len(columns), device=left.device), columns] = 1.0
+        if layer.stack:
+            return left.unflatten(0, (*layer.stack, -1)), right.expand(*layer.stack, *right.shape)
         return left, right
 
     def describe(self, layer: Any, adapter: str, config: PeftConfig) -> dict[str, Any]:
@@ -52,7 +55,7 @@ class _Columns(Hooks):
             "side_information_bits": sum((log2_binomial(layer.in_features, size) for size in given), 0.0),
             "rank": layer.r[adapter],
             "links": state.link + 1,
-            "numbers_trained": layer.out_features * sum(sizes),
+            "numbers_trained": layer.out_features // math.prod(layer.stack) * sum(sizes),
             "a_trained": False,
             "support": sorted(set(state.visited) | set(state.columns)),
             "bits": stored_bits(factor),

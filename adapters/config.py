@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,12 @@ from peft.utils import PeftType
 
 from adapters.card import write_card
 from theory.methods import METHODS, get_method
+from theory.package import check_adapters_are_ours
 
-__all__ = ["FORMAT_VERSION", "ColumnConfig", "extend_peft_type"]
+__all__ = ["FORMAT_VERSION", "ColumnConfig", "extend_peft_type", "say_how_many_links"]
 
+check_adapters_are_ours()
+logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 TYPE_NAME = "BEYOND_COLUMN"
 
@@ -35,6 +39,17 @@ def extend_peft_type(name: str) -> PeftType:
     return member
 
 
+def say_how_many_links(config: PeftConfig, doing: str) -> None:
+    """Log a warning if a chain has not reached its last link, unless a callback is moving it on just now."""
+    links, trained = getattr(config, "links", 1), getattr(config, "link", 0) + 1
+    if trained < links and not getattr(config, "attended", False):
+        logger.warning(
+            "%s a chain of %d links of which %d %s trained: a transformers Trainer moves it on by itself, a loop of "
+            "one's own has to call adapters.merge_and_continue",
+            *(doing, links, trained, "was" if trained == 1 else "were"),
+        )
+
+
 @dataclass
 class ColumnConfig(PeftConfig):
     """Configuration of cLA, r-cLA, c3LA, r-c3LA and PaCA (arXiv:2606.13767, section 2).
@@ -53,6 +68,8 @@ class ColumnConfig(PeftConfig):
         columns: explicit columns instead of the method's rule: one list per link, or one list for one link.
         target_modules, exclude_modules, layers_to_transform, layers_pattern, rank_pattern, alpha_pattern, bias,
             modules_to_save, inference_mode: as in `peft.LoraConfig`.
+        target_parameters: as in `peft.LoraConfig`: parameters that no linear layer holds, such as fused experts
+            (experts, out, in); the columns of every expert are trained.
         init_weights: True starts at the base function (B = 0); False draws B at random, for tests.
         base_shapes: written on saving: module name -> [out_features, in_features]; a loaded configuration refuses
             a base of other shapes before touching it.
@@ -68,6 +85,7 @@ class ColumnConfig(PeftConfig):
     seed: int = field(default=0)
     columns: list[Any] | None = field(default=None)
     target_modules: set[str] | list[str] | str | None = field(default=None)
+    target_parameters: list[str] | None = field(default=None)
     exclude_modules: set[str] | list[str] | str | None = field(default=None)
     layers_to_transform: list[int] | int | None = field(default=None)
     layers_pattern: list[str] | str | None = field(default=None)
@@ -98,6 +116,10 @@ class ColumnConfig(PeftConfig):
                 raise ValueError(f"{name} must be above 0, got {alpha!r}")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout!r}")
+        if isinstance(self.target_parameters, str):
+            raise TypeError(f"target_parameters must be a list of names, got {self.target_parameters!r}")
+        if self.target_parameters and self.lora_dropout:
+            raise ValueError(f"lora_dropout must be 0 with target_parameters, got {self.lora_dropout!r}")
         if self.columns is not None and self.columns and not isinstance(self.columns[0], list | tuple):
             self.columns = [list(self.columns)]
         if self.columns is not None:
@@ -128,6 +150,7 @@ class ColumnConfig(PeftConfig):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Write ``adapter_config.json``, and into ``README.md`` what the adapter is and how to load it."""
+        say_how_many_links(self, "saving")
         super().save_pretrained(os.fspath(save_directory), **kwargs)
         method = get_method(self.method)
         links = f", link {self.link + 1} of {self.links}" if method.chained else ""

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
+from adapters.config import say_how_many_links
 from adapters.families import Hooks, exact, hooks_that_hold, stored_bits
 from adapters.layer import whole
 from adapters.targets import linear_names
 from adapters.updates import active_adapter
 from theory.records import UpdateRecord
 
-__all__ = ["LayerFactors", "delta_weights", "describe", "factors"]
+__all__ = ["LayerFactors", "delta_weights", "describe", "factors", "matrix_of"]
 
 ROOT = "base_model.model."
 
@@ -34,13 +35,15 @@ class LayerFactors:
     r"""The update of one adapted layer, :math:`\Delta W =` ``left @ right``, cumulative over links.
 
     Attributes:
-        name: dotted module name in the base model.
+        name: dotted module name in the base model; of one of fused experts, the parameter's name and its number.
         base_weight: W0, (out_features, in_features), in the base's own type (dequantised where quantised).
         left: (out_features, R) fp32 (fp64 on an fp64 base), the scale alpha / r folded in.
         right: (R, in_features), same type; rows of the identity for column methods.
         layer: the adapted layer.
         family: name of the family whose form the adapter has there.
         hooks: that family's code.
+        parameter: dotted name of the parameter in the base model.
+        expert: number of the matrix where the parameter is a stack of them, else None.
     """
 
     name: str
@@ -50,6 +53,8 @@ class LayerFactors:
     layer: BaseTunerLayer
     family: str
     hooks: Hooks
+    parameter: str
+    expert: int | None = None
 
 
 @torch.no_grad()
@@ -73,9 +78,29 @@ def factors(model: nn.Module, *, adapter: str | None = None) -> Iterator[LayerFa
             continue
         family, hooks = found
         left, right = hooks.factors(layer, adapter)
-        base = whole(layer.get_base_weight().detach())
-        base = base.t() if isinstance(layer.get_base_layer(), Conv1D) else base
-        yield LayerFactors(name.removeprefix(ROOT), base, left, right, layer=layer, family=family, hooks=hooks)
+        owner, held = name.removeprefix(ROOT), getattr(layer, "parameter_name", None)
+        parameter = f"{owner}.weight" if held is None else f"{owner.replace('.base_layer', '')}.{held}"
+        stored = layer.get_base_weight() if held is None else getattr(layer.get_base_layer(), held)
+        for expert in [None] if left.ndim == 2 else range(len(left)):
+            yield LayerFactors(
+                name=owner if held is None else parameter if expert is None else f"{parameter}.{expert}",
+                base_weight=matrix_of(layer, whole(stored.detach()), expert),
+                left=left if expert is None else left[expert],
+                right=right if expert is None else right[expert],
+                layer=layer,
+                family=family,
+                hooks=hooks,
+                parameter=parameter,
+                expert=expert,
+            )
+
+
+def matrix_of(layer: BaseTunerLayer, stored: Tensor, expert: int | None) -> Tensor:
+    """View the matrix that a layer adapts, (out_features, in_features), in a tensor laid out as its parameter is."""
+    base: Any = layer.get_base_layer()
+    stacked = stored if expert is None else stored[expert]
+    transposed = isinstance(base, Conv1D) or (expert is not None and getattr(base, "is_transposed", False))
+    return stacked.t() if transposed else stacked
 
 
 @torch.no_grad()
@@ -126,6 +151,8 @@ def describe(
     if not _is_adapted(model):
         return _describe_dense(model, _require_base(base_state))
     adapter = active_adapter(model) if adapter is None else adapter
+    if adapter in cast(PeftModel, model).peft_config:
+        say_how_many_links(cast(PeftModel, model).peft_config[adapter], "describing")
     records: list[UpdateRecord] = []
     for item in tqdm(list(factors(model, adapter=adapter)), desc="describe", delay=2):
         config = cast(PeftModel, model).peft_config[adapter]

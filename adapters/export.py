@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import warnings
@@ -16,10 +17,12 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from adapters.config import say_how_many_links
 from adapters.describe import ROOT, factors
 from adapters.layer import PREFIX, layer_shape
 from adapters.model import check_adapter_name
 from adapters.snapshot import Snapshot
+from adapters.targets import target_parameters
 from adapters.updates import active_adapter
 
 __all__ = ["export_to_lora", "load_adapter", "save_adapter"]
@@ -51,8 +54,11 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, *, adapter: str = 
             shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{weights} is not a complete safetensors file: {error}") from error
+    holders = {name.rpartition(".")[0] for name in target_parameters(model, config.target_parameters or [])}
     for key, shape in shapes.items():
         name, _, rest = key.removeprefix(ROOT).partition(".lora_" if ".lora_" in key else f".{PREFIX}")
+        if name.replace(".base_layer", "") in holders:
+            continue
         if rest.startswith(("A.", "B.", "A", "B")) and rest.endswith("weight"):
             try:
                 base = layer_shape(model.get_submodule(name))
@@ -106,6 +112,8 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     distinct columns visited by a chain; ``lora_alpha`` equals the rank, the scale is folded into B. Layers of
     different rank go to ``rank_pattern``. Modules to save are written as they are.
 
+    Parameters such as fused experts go to ``target_parameters``.
+
     Args:
         model: a PEFT model with layers of a known family.
         folder: where to write; made if missing. Each file is renamed into place when complete.
@@ -120,17 +128,25 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
     adapter = active_adapter(model) if adapter is None else adapter
     tensors: dict[str, torch.Tensor] = {}
     ranks: dict[str, int] = {}
+    parameters: list[str] = []
     modules = {name.removeprefix(ROOT): module for name, module in model.named_modules()}
+    names = {module: name for name, module in modules.items()}
     transposed = False
-    for item in factors(model, adapter=adapter):
-        left, right = item.hooks.export(item.left, item.right)
-        ranks[item.name] = right.shape[0]
-        transposed |= isinstance(item.layer.get_base_layer(), Conv1D)
-        tensors[f"{ROOT}{item.name}.lora_A.weight"] = right.cpu().contiguous()
-        tensors[f"{ROOT}{item.name}.lora_B.weight"] = left.cpu().contiguous()
+    for layer, found in itertools.groupby(factors(model, adapter=adapter), key=lambda item: item.layer):
+        items = list(found)
+        left, right = zip(*(item.hooks.export(item.left, item.right) for item in items), strict=True)
+        fused = hasattr(layer, "parameter_name")
+        target = items[0].parameter if fused else items[0].name
+        parameters += [target] if fused else []
+        ranks[target] = right[0].shape[0]
+        transposed |= isinstance(layer.get_base_layer(), Conv1D)
+        # PEFT lays A of fused experts out as (experts, rank, in), and B as (out, rank, experts).
+        tensors[f"{ROOT}{names[layer]}.lora_A.weight"] = torch.cat(right).cpu().contiguous()
+        tensors[f"{ROOT}{names[layer]}.lora_B.weight"] = torch.stack(left, -1).flatten(1).cpu().contiguous()
     if not ranks:
         raise ValueError(f"the model has no layer with an adapter named {adapter!r}")
     ours: Any = cast(PeftModel, model).peft_config[adapter]
+    say_how_many_links(ours, "exporting")
     for name, module in modules.items():
         if isinstance(module, ModulesToSaveWrapper) and adapter in module.modules_to_save:
             for key, value in module.modules_to_save[adapter].state_dict().items():
@@ -142,7 +158,8 @@ def export_to_lora(model: nn.Module, folder: str | os.PathLike, *, adapter: str 
         lora_alpha=rank,
         rank_pattern=other,
         alpha_pattern=dict(other),
-        target_modules=sorted(ranks),
+        target_modules=sorted(set(ranks) - set(parameters)),
+        target_parameters=parameters or None,
         modules_to_save=ours.modules_to_save,
         task_type=ours.task_type,
         base_model_name_or_path=ours.base_model_name_or_path,

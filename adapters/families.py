@@ -18,11 +18,22 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from adapters.layer import at_least_fp32, layer_shape, whole
-from adapters.targets import UntrainedWarning
+from adapters.targets import UntrainedWarning, target_parameters
 from theory.methods import Family, Method, families
 from theory.registry import resolve
 
-__all__ = ["DENSE", "Hooks", "Wrap", "check_ranks", "exact", "hooks_of", "hooks_that_hold", "peft_model", "stored_bits"]
+__all__ = [
+    "DENSE",
+    "Hooks",
+    "Wrap",
+    "check_ranks",
+    "exact",
+    "hooks_of",
+    "hooks_that_hold",
+    "peft_model",
+    "peft_targets",
+    "stored_bits",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +46,8 @@ class Wrap:
         alpha: updates are scaled by ``alpha / rank``.
         links: length of the chain; 1 for methods without.
         seed: of whatever is drawn.
-        targets: names of the modules to adapt, heads excluded; empty for ``trains="weight"``.
+        targets: names of the modules to adapt, and of parameters such as fused experts, heads excluded; empty for
+            ``trains="weight"``. `peft_targets` tells them apart.
         heads: names of the modules trained in full beside.
     """
 
@@ -53,7 +65,8 @@ class Hooks(ABC):
 
     Attributes:
         additive: whether an adapted layer computes W0 x + dW x. Where it does, moving W0 beneath the adapter moves the
-            merged weight, which landscapes and sharpness in merged space do; where it does not, they refuse.
+            merged weight, which landscapes and sharpness in merged space do; where it does not, they compute the layer
+            from its merged weight alone.
     """
 
     additive = True
@@ -74,12 +87,13 @@ class Hooks(ABC):
     def factors(self, layer: BaseTunerLayer, adapter: str) -> tuple[Tensor, Tensor]:
         """Return (left, right) with dW = left @ right, (out_features, R) and (R, in_features), at least fp32.
 
-        The scale is folded in; the update is cumulative over links. Full rank: ``(dW, identity)``.
+        The scale is folded in; the update is cumulative over links. Full rank: ``(dW, identity)``. Of a layer of fused
+        experts both have the experts as a further first axis.
         """
 
     @abstractmethod
     def describe(self, layer: BaseTunerLayer, adapter: str, config: PeftConfig) -> dict[str, Any]:
-        """Return the part of a `theory.records.UpdateRecord` that says what was trained in one layer.
+        """Return the part of a `theory.records.UpdateRecord` that says what was trained in one matrix of a layer.
 
         Keys: rank, links, numbers_trained, a_trained, support, bits, side_information_bits, seed.
         """
@@ -158,19 +172,27 @@ def peft_model(model: nn.Module, config: PeftConfig) -> nn.Module:
 
 
 def check_ranks(model: nn.Module, targets: tuple[str, ...], rank: int) -> None:
-    """Refuse targets that are no linear layers, or narrower than the rank.
+    """Refuse targets that are no linear layers and no fused weights, or narrower than the rank.
 
     Raises:
         ValueError: naming the module.
     """
+    parameters = target_parameters(model, targets)
     for name in targets:
-        shape = layer_shape(model.get_submodule(name))
+        shape = parameters[name] if name in parameters else layer_shape(model.get_submodule(name))
         if shape is None:
             raise ValueError(
                 f"target module {name!r} is a {type(model.get_submodule(name)).__name__}; accepted: Linear, Conv1D"
             )
-        if rank > shape[1]:
-            raise ValueError(f"rank={rank} is above in_features={shape[1]} of target module {name!r}")
+        if rank > shape[-1]:
+            raise ValueError(f"rank={rank} is above in_features={shape[-1]} of target module {name!r}")
+
+
+def peft_targets(model: nn.Module, targets: tuple[str, ...]) -> dict[str, list[str]]:
+    """Split targets into what PEFT's configurations call ``target_modules`` and ``target_parameters``."""
+    parameters = list(target_parameters(model, targets))
+    modules = [name for name in targets if name not in parameters]
+    return {"target_modules": modules} | ({"target_parameters": parameters} if parameters else {})
 
 
 def exact(tensor: Tensor) -> Tensor:

@@ -78,11 +78,14 @@ class FrozenSum(nn.Module):
     def terms(self, factor: Tensor | None, scale: float) -> list[Term]:
         """Return the summands of this adapter: the frozen sum (when there is one) and the live B."""
         terms = []
+        # The buffers stay where they are under a base on meta, which has no place to keep column numbers.
+        device = self.values.device if factor is None else factor.device
         if self.visited:
-            terms.append(Term(self.values[:, : len(self.visited)], self.sum_window or self.sum_index, scale))
+            values = self.values[:, : len(self.visited)].to(device)
+            terms.append(Term(values, self.sum_window or self.sum_index.to(device), scale))
         if factor is not None:
             live = factor if factor.shape[1] == len(self.columns) else factor[:, : len(self.columns)]
-            terms.append(Term(live, self.live_window or self.live_index, scale))
+            terms.append(Term(live, self.live_window or self.live_index.to(device), scale))
         return terms
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ Each :math:`x_{S_t}` is an output of the Function, so that second derivatives fl
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -87,10 +88,11 @@ def column_linear(
     if not terms:
         return F.linear(x, cast(Tensor, weight), bias) if output is None else output
     kind = x.device.type
+    autocasts = torch.amp.is_autocast_available(kind)  # tensors on meta, which are shapes alone, know no autocast
     if output is not None:
         dtype = output.dtype
         x = x.to(dtype)
-    elif torch.is_autocast_enabled(kind):
+    elif autocasts and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         x = x.to(dtype)
         weight, bias = (None if t is None else t.to(dtype) for t in (weight, bias))
@@ -106,7 +108,7 @@ def column_linear(
     in_place = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None
     rows = math.prod(x.shape[:-1])
     fold = in_place and weight is not None and rows >= x.shape[-1] and dtype in (torch.float32, torch.float64)
-    with torch.autocast(kind, enabled=False):
+    with torch.autocast(kind, enabled=False) if autocasts else nullcontext():
         return _ColumnLinear.apply(layout, in_place, fold, x, weight, bias, output, *factors, *indices)[0]
 
 

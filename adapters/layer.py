@@ -12,6 +12,7 @@ The buffer has its final shape from the start, so optimizers, DDP and checkpoint
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from typing import Any, cast
 
@@ -55,11 +56,9 @@ class ColumnLayer(BaseTunerLayer):
         self.quantization_backend = resolve_quantization_backend(
             self.get_base_layer(), get_apply_tensor_subclass=kwargs.get("get_apply_tensor_subclass")
         )
-        shape = layer_shape(self.get_base_layer())
-        if shape is None:
-            raise ValueError(f"target module {name!r} is a {type(base_layer).__name__}; accepted: Linear, Conv1D")
-        self.out_features, self.in_features = shape
         self.transposed = isinstance(self.get_base_layer(), Conv1D)
+        *self.stack, rows, self.in_features = self._shape_of_base()
+        self.out_features = math.prod(self.stack) * rows
         self.scaling: dict[str, float] = {}
         self.r: dict[str, int] = {}
         self.beyond_column_B: Any = nn.ModuleDict()  # adapter's name -> nn.Linear
@@ -67,8 +66,33 @@ class ColumnLayer(BaseTunerLayer):
         self.beyond_column_dropout: Any = nn.ModuleDict()  # -> nn.Dropout
         self.merge_loss: dict[str, float] = {}
         self._before_merge: dict[str, tuple[Tensor, Tensor]] = {}
+        self._before_disabling: tuple[list[str], list[tuple[nn.Parameter, bool]]] = ([], [])
+        self.tied = False  # whether another module holds the same weight, as an embedding does with a language head
+        self._tied_weight: nn.Parameter | None = None
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
+
+    def _shape_of_base(self) -> tuple[int, ...]:
+        """Return (out_features, in_features) of W, after the number of matrices where W is a stack of them."""
+        shape = layer_shape(self.get_base_layer())
+        if shape is None:
+            base = type(self.base_layer).__name__
+            raise ValueError(f"target module {self.module_name!r} is a {base}; accepted: Linear, Conv1D")
+        return shape
+
+    def stored_weight(self) -> Tensor:
+        """Return the tensor that holds W, in its own layout."""
+        return cast(Tensor, self.get_base_layer().weight)
+
+    @property
+    def axis(self) -> int:
+        """The axis of the stored weight along which W's columns lie."""
+        return -2 if self.transposed else -1
+
+    def _laid_out(self, rows: Tensor) -> Tensor:
+        """Bring columns of W, (out_features, columns), into the stored weight's layout."""
+        stacked = rows.unflatten(0, (*self.stack, -1)) if self.stack else rows
+        return stacked.mT if self.transposed else stacked
 
     def update_layer(self, adapter_name: str, *, rank: int, alpha: float, config: ColumnConfig) -> None:
         """Add one adapter to this layer."""
@@ -78,7 +102,7 @@ class ColumnLayer(BaseTunerLayer):
             name=self.module_name,
             rank=rank,
             config=config,
-            dtype=at_least_fp32(cast(Tensor, self.get_base_layer().weight).dtype),
+            dtype=at_least_fp32(self.stored_weight().dtype),
         )
         factor = nn.Linear(rank, self.out_features, bias=False)
         if config.init_weights:
@@ -114,16 +138,36 @@ class ColumnLayer(BaseTunerLayer):
         if self.disable_adapters and self.merged:
             self.unmerge()
         base = super().weight
-        active = [name for name in self.active_adapters if name in self.beyond_column_B]
+        active = self._added()
         linear = type(self.get_base_layer()).forward in (nn.Linear.forward, Conv1D.forward)
         plain = linear and self.quantization_backend is None and not hasattr(base, "full_tensor")
-        if self.disable_adapters or self.merged or not active or not plain:
+        if not active or not plain:
             return base
         total = base.to(at_least_fp32(base.dtype))
         for columns, values in (pair for name in active for pair in self._summands(name)):
             values = values.to(total)
             total = total.index_add(*((0, columns, values.t()) if self.transposed else (1, columns, values)))
         return total.to(base.dtype)
+
+    def _added(self) -> list[str]:
+        """The active adapters that are not in the base weight already."""
+        names = [] if self.disable_adapters else self.active_adapters
+        return [name for name in names if name in self.beyond_column_B and name not in self.merged_adapters]
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """Switch the adapters on or off; on again, what was frozen before stays frozen."""
+        if not enabled and not self.disable_adapters:
+            self._before_disabling = (
+                list(self.active_adapters),
+                [(p, p.requires_grad) for p in self.beyond_column_B.parameters()],
+            )
+        super().enable_adapters(enabled)
+        active, flags = self._before_disabling
+        if enabled and active == self.active_adapters:
+            for parameter, wanted in flags:
+                parameter.requires_grad_(wanted)
+        if enabled:
+            self._before_disabling = ([], [])
 
     def columns_of(self, adapter: str) -> list[tuple[Tensor, Tensor]]:
         """Return the adapter's summands as (columns, scaled values (out_features, columns), at least fp32)."""
@@ -134,9 +178,11 @@ class ColumnLayer(BaseTunerLayer):
         factor = whole(self.beyond_column_B[adapter].weight)
         factor = factor.to(at_least_fp32(factor.dtype))
         scale = self.scaling[adapter]
-        pairs = [(state.live_index, scale * factor[:, : len(state.columns)])]
+        pairs = [(state.live_index.to(factor.device), scale * factor[:, : len(state.columns)])]
         if state.visited:
-            pairs.insert(0, (state.sum_index, scale * state.values[:, : len(state.visited)].to(factor)))
+            pairs.insert(
+                0, (state.sum_index.to(factor.device), scale * state.values[:, : len(state.visited)].to(factor))
+            )
         return pairs
 
     def get_delta_weight(self, adapter: str) -> Tensor:
@@ -145,7 +191,7 @@ class ColumnLayer(BaseTunerLayer):
         delta = pairs[0][1].new_zeros(self.out_features, self.in_features)
         for columns, values in pairs:
             delta.index_add_(1, columns, values)
-        return delta.t() if self.transposed else delta
+        return self._laid_out(delta)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Columns are an exact LoRA."""
@@ -154,6 +200,7 @@ class ColumnLayer(BaseTunerLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Write the adapters into the base weight; ``merge_loss`` keeps what rounding lost.
 
+        A weight that another module holds too is written into a copy, until it is unmerged: an embedding does not move.
         ``merge_loss[name]`` is the Frobenius norm of (written - intended) over that of the intended update.
 
         Raises:
@@ -170,16 +217,20 @@ class ColumnLayer(BaseTunerLayer):
             merged = intended.to(before.dtype)
             if safe_merge and not torch.isfinite(merged).all():
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken")
+            if self.tied and self._tied_weight is None:
+                self._untie()
             if self.quantization_backend is None:
                 self._before_merge[adapter] = self._touched(adapter, before)
             self.set_base_weight(merged)
+            self.merged_adapters.append(adapter)
+            if delta.is_meta:  # shapes alone
+                continue
             lost = (self.get_base_weight().to(intended) - intended).norm().item()
             self.merge_loss[adapter] = lost / max(delta.norm().item(), torch.finfo(torch.float64).tiny)
             if lost and self.merge_loss[adapter] > 0.01:
                 logger.warning(
                     "%s: merging lost %.1f %% of the update", self.module_name, 100 * self.merge_loss[adapter]
                 )
-            self.merged_adapters.append(adapter)
 
     def unmerge(self) -> None:
         """Take the merged adapters out again: exactly, from kept columns, unless the base is quantised."""
@@ -190,16 +241,25 @@ class ColumnLayer(BaseTunerLayer):
             adapter = self.merged_adapters.pop()
             if adapter in self._before_merge:
                 columns, kept = self._before_merge.pop(adapter)
-                weight = cast(Tensor, self.get_base_layer().weight)
-                weight.data.index_copy_(0 if self.transposed else 1, columns, kept)
+                self.stored_weight().data.index_copy_(self.axis, columns, kept)
             elif adapter in self.beyond_column_B:
                 weight = self.get_base_weight()
                 whole_weight = weight.to(at_least_fp32(weight.dtype))
                 self.set_base_weight((whole_weight - self.get_delta_weight(adapter)).to(weight.dtype))
 
+        if self._tied_weight is not None:
+            base: Any = self.get_base_layer()
+            base.weight, self._tied_weight = self._tied_weight, None
+
+    def _untie(self) -> None:
+        base: Any = self.get_base_layer()
+        self._tied_weight = base.weight
+        base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=base.weight.requires_grad)
+
     def _touched(self, adapter: str, weight: Tensor) -> tuple[Tensor, Tensor]:
-        columns = torch.cat([columns for columns, _ in self.columns_of(adapter)]).unique()
-        return columns, weight.index_select(0 if self.transposed else 1, columns)
+        state: FrozenSum = self.beyond_column_sum[adapter]
+        columns = torch.tensor(sorted({*state.columns, *state.visited}), device=weight.device)
+        return columns, weight.index_select(self.axis, columns)
 
 
 class ColumnLinear(nn.Module, ColumnLayer):
@@ -214,8 +274,8 @@ class ColumnLinear(nn.Module, ColumnLayer):
         """Return the base layer's output plus the active adapters' terms."""
         if self.disable_adapters and self.merged:
             self.unmerge()
-        active = [name for name in self.active_adapters if name in self.beyond_column_B]
-        if self.disable_adapters or self.merged or not active:
+        active = self._added()
+        if not active:
             return self.base_layer(x, *args, **kwargs)
         terms: list[Term] = []
         wrapped: list[str] = []

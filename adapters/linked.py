@@ -19,6 +19,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters.config import say_how_many_links
 from theory.draws import draw_normal
 
 __all__ = ["LinkedFactor", "LinkedLoraConfig", "draw_factor", "link_layers"]
@@ -40,6 +41,11 @@ class LinkedLoraConfig(LoraConfig):
     link: int = 0
     seed: int = 0
 
+    def save_pretrained(self, save_directory: str, **kwargs) -> None:
+        """Save; a chain that was left before its last link says so."""
+        say_how_many_links(self, "saving")
+        super().save_pretrained(save_directory, **kwargs)
+
     def to_dict(self) -> dict:
         """Return the plain LoRA configuration of all links so far."""
         plain = super().to_dict()
@@ -56,11 +62,13 @@ class LinkedFactor(nn.Module):
     Args:
         weight: the live factor, (r, in_features) for A and (out_features, r) for B.
         axis: the axis along which links are concatenated, 0 for A and 1 for B.
+        experts: number of matrices that share the factor's first axis; PEFT lays A of fused experts out as
+            (experts * r, in_features), so that the links of each are concatenated apart. 1 elsewhere.
     """
 
-    def __init__(self, weight: nn.Parameter, *, axis: int):
+    def __init__(self, weight: nn.Parameter, *, axis: int, experts: int = 1):
         super().__init__()
-        self.axis = axis
+        self.axis, self.experts = axis, experts
         self.live = weight
         self.frozen: Tensor
         self.register_buffer("frozen", weight.detach().narrow(axis, 0, 0).clone(), persistent=False)
@@ -68,7 +76,20 @@ class LinkedFactor(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The factor of the whole chain so far."""
-        return torch.cat([self.frozen, self.live], self.axis) if self.frozen.numel() else self.live
+        return self._joined(self.frozen, self.live) if self.frozen.numel() else self.live
+
+    def _joined(self, *links: Tensor) -> Tensor:
+        if self.experts == 1:
+            return torch.cat(links, self.axis)
+        return torch.cat([link.unflatten(0, (self.experts, -1)) for link in links], 1).flatten(0, 1)
+
+    def _split(self, weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        """Undo `_joined`: the links before the last, and the last."""
+        if self.experts == 1:
+            return tuple(weight.split([weight.shape[self.axis] - rank, rank], self.axis))  # type: ignore[return-value]
+        each, own = weight.unflatten(0, (self.experts, -1)), rank // self.experts
+        frozen, live = each.split([each.shape[1] - own, own], 1)
+        return frozen.flatten(0, 1), live.flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the factor; only the live part saves its input."""
@@ -82,7 +103,7 @@ class LinkedFactor(nn.Module):
     @torch.no_grad()
     def fold(self, fresh: Tensor) -> None:
         """Freeze the live part and start the next link from ``fresh``."""
-        self.frozen = torch.cat([self.frozen, self.live.detach()], self.axis)
+        self.frozen = self._joined(self.frozen, self.live.detach())
         self.live.copy_(fresh)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
@@ -99,7 +120,7 @@ class LinkedFactor(nn.Module):
             errors.append(f"size mismatch for {prefix}weight: {tuple(weight.shape)}, links of {tuple(self.live.shape)}")
             return
         with torch.no_grad():
-            frozen, live = weight.to(self.live).split([rank * (links - 1), rank], self.axis)
+            frozen, live = self._split(weight.to(self.live), rank)
             self.frozen = frozen.clone()
             self.live.copy_(live)
 
@@ -128,7 +149,8 @@ def link_layers(model: nn.Module, *, adapter: str, chained: bool, train_a: bool,
         with torch.no_grad():
             a.weight.copy_(draw_factor(a.weight, seed=seed, name=name))
         if chained:
-            layer.lora_A[adapter] = LinkedFactor(cast(nn.Parameter, a.weight), axis=0)
+            experts = getattr(layer, "num_experts", 1)
+            layer.lora_A[adapter] = LinkedFactor(cast(nn.Parameter, a.weight), axis=0, experts=experts)
             layer.lora_B[adapter] = LinkedFactor(cast(nn.Parameter, b.weight), axis=1)
         if not train_a:
             layer.frozen_peft_weight_names = {**layer.frozen_peft_weight_names, adapter: ("lora_A",)}

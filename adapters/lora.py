@@ -7,11 +7,12 @@ from typing import Any, cast
 import torch
 from peft import PeftConfig
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters.families import Hooks, Wrap, check_ranks, exact, peft_model, stored_bits
+from adapters.families import Hooks, Wrap, check_ranks, exact, peft_model, peft_targets, stored_bits
 from adapters.layer import whole
 from adapters.linked import LinkedFactor, LinkedLoraConfig, link_layers
 
@@ -21,15 +22,17 @@ __all__ = ["FACTORS"]
 class _Factors(Hooks):
     def wrap(self, model: nn.Module, asked: Wrap) -> nn.Module:
         check_ranks(model, asked.targets, asked.rank)
+        named: dict[str, Any] = peft_targets(model, asked.targets)
         config = LinkedLoraConfig(
             r=asked.rank,
             lora_alpha=cast(int, asked.alpha),  # PEFT's own code takes any number
             links=asked.links,
             seed=asked.seed,
             method=asked.method.key,
-            target_modules=list(asked.targets),
             modules_to_save=list(asked.heads) or None,
-            fan_in_fan_out=isinstance(model.get_submodule(asked.targets[0]), Conv1D),
+            fan_in_fan_out=bool(named["target_modules"])
+            and isinstance(model.get_submodule(named["target_modules"][0]), Conv1D),
+            **named,
         )
         wrapped = peft_model(model, config)
         train_a = asked.method.trains == "both"
@@ -43,19 +46,25 @@ class _Factors(Hooks):
 
     def factors(self, layer: Any, adapter: str) -> tuple[Tensor, Tensor]:
         left = layer.scaling[adapter] * exact(layer.lora_B[adapter].weight)
-        return left, exact(layer.lora_A[adapter].weight)
+        right = exact(layer.lora_A[adapter].weight)
+        if not isinstance(layer, ParamWrapper) or layer.get_param().ndim == 2:
+            return left, right
+        # PEFT lays B out as (out, rank, experts) and A as (experts, rank, in).
+        shape = (-1, layer.num_experts)
+        return left.unflatten(1, shape).permute(2, 0, 1), right.unflatten(0, shape[::-1])
 
     def describe(self, layer: Any, adapter: str, config: PeftConfig) -> dict[str, Any]:
         a, b = layer.lora_A[adapter], layer.lora_B[adapter]
         linked = isinstance(a, LinkedFactor)
-        rank = (a.live if linked else a.weight).shape[0]
+        experts = getattr(layer, "num_experts", 1)
+        rank = (a.live if linked else a.weight).shape[0] // experts
         a_trained = "lora_A" not in layer.frozen_peft_weight_names.get(adapter, ())
         columns = torch.nonzero(whole(a.weight.detach()).abs().sum(0)).flatten().tolist()
         return {
             "side_information_bits": 0.0,
             "rank": rank,
-            "links": a.weight.shape[0] // rank,
-            "numbers_trained": b.weight.numel() + (a.weight.numel() if a_trained else 0),
+            "links": a.weight.shape[0] // (rank * experts),
+            "numbers_trained": (b.weight.numel() + (a.weight.numel() if a_trained else 0)) // experts,
             "a_trained": a_trained,
             "support": columns,
             "bits": stored_bits(b.weight),

@@ -45,7 +45,8 @@ def probe(model: nn.Module, batch: Batch | None = None) -> tuple[str, ...]:
         ValueError: if a layer is not called, gets no gradient or does not count in eval, naming it and what to do; if a
             given batch does not fit or does not reach every layer.
     """
-    pending: Layers = {name: one for name, one in model.named_modules() if isinstance(one, BaseTunerLayer)}
+    named = dict(model.named_modules())
+    pending: Layers = {name: named[name] for name in named if isinstance(named[name], BaseTunerLayer)}
     if any(p.is_meta or hasattr(p, "full_tensor") for p in model.parameters()):
         logger.info("targets were not tried: weights are on the meta device or sharded")
         return tuple(pending)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from adapters.layer import layer_shape
 from theory.heads import fresh_parameters, head_modules, is_inside, is_trained_in_full, trained_heads
@@ -19,6 +21,8 @@ __all__ = [
     "linear_names",
     "named_under",
     "target_names",
+    "target_parameters",
+    "warn_of_unmatched",
     "warn_of_untrained",
 ]
 
@@ -27,11 +31,11 @@ class UntrainedWarning(UserWarning):
     """Weights that were never trained stay as they are."""
 
 
-TARGET_MODULES: dict[str, list[str]] = {
-    **{kind: list(endings) for kind, endings in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.items()},
+TARGET_MODULES: dict[str, list[str] | str] = {
+    **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     **{kind: list(endings) for kind, endings in QUERY_VALUE.items()},
 }
-"""Model type -> endings of the modules that are adapted where none are named: PEFT's, ours where the two differ."""
+"""Model type -> endings, or a pattern, of the modules that are adapted where none are named: PEFT's, but ours first."""
 
 
 def target_names(
@@ -45,15 +49,19 @@ def target_names(
     Args:
         model: a model without adapters.
         target_modules: as in PEFT: names or their endings, a pattern, ``"all-linear"`` (every linear layer outside the
-            heads), or None for query and value.
+            heads), or None for query and value. A name may also be that of a matrix that no linear layer holds, such as
+            fused experts (Mixtral's ``gate_up_proj``); ``"all-linear"`` leaves those alone, as PEFT does.
         trained_in_full: modules trained in full beside the adapter, by their (ending) names; None takes the model's
             head, but a language model's (`theory.heads.trained_heads`).
 
     Returns:
-        Dotted names, in the model's order.
+        Dotted names, in the model's order; parameters (see `target_parameters`) after modules.
 
     Raises:
         ValueError: if nothing matches, or ``target_modules`` is None and the model's type has no usual targets.
+
+    Warns:
+        UserWarning: naming the entries of ``target_modules`` by which nothing is adapted, beside others.
 
     >>> target_names(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), ["0"])
     ['0']
@@ -72,14 +80,34 @@ def target_names(
         names = [name for name in linear_names(model) if not is_inside(name, full)]
     else:
         excluded = [*full, *head_modules(model)] if asked is None else full
-        names = [
-            name
-            for name, _ in model.named_modules()
-            if name and is_target(name, target_modules) and not is_inside(name, excluded)
-        ]
+        modules = (name for name, _ in model.named_modules() if name and is_target(name, target_modules))
+        named = [*modules, *target_parameters(model, target_modules)]
+        names = [name for name in named if not is_inside(name, excluded)]
     if not names:
         raise ValueError(f"target_modules={target_modules!r} matches no module of the model")
+    warn_of_unmatched(asked, names)
     return names
+
+
+def warn_of_unmatched(asked: str | Iterable[str] | None, names: Iterable[str]) -> None:
+    """Name the entries of a list of targets that no adapted module answers to.
+
+    Args:
+        asked: as the caller gave them; a pattern or None says nothing of single names.
+        names: the adapted modules.
+
+    Warns:
+        UserWarning: if there are such entries.
+    """
+    names = list(names)
+    given = () if asked is None or isinstance(asked, str) else sorted(asked)
+    unmatched = [one for one in given if not any(is_target(name, [one]) for name in names)]
+    if unmatched and names:
+        warnings.warn(
+            f"target_modules names {', '.join(map(repr, unmatched))}, by which nothing is adapted: no module has that "
+            "ending, or it is trained in full",
+            stacklevel=3,
+        )
 
 
 def in_layers(model: nn.Module, names: Sequence[str], layers: Iterable[int]) -> list[str]:
@@ -164,3 +192,26 @@ def warn_of_untrained(model: nn.Module, *, targets: Iterable[str], trained_in_fu
             UntrainedWarning,
             stacklevel=3,
         )
+
+
+def target_parameters(model: nn.Module, names: Sequence[str] | str) -> dict[str, tuple[int, ...]]:
+    """Find the matrices that no linear layer holds, such as fused experts, by the names that PEFT matches.
+
+    Args:
+        model: a model, adapted or not.
+        names: dotted names of parameters or their endings, or a pattern.
+
+    Returns:
+        Dotted name -> shape, (out_features, in_features) or (experts, out_features, in_features), in the model's order.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if layer_shape(module) is not None or isinstance(module, BaseTunerLayer | nn.Embedding | _ConvNd):
+            continue
+        owner = ".".join(part for part in name.split(".") if part != "base_layer")
+        for key, parameter in module.named_parameters(recurse=False):
+            full = f"{owner}.{key}" if owner else key
+            if parameter.ndim in (2, 3) and is_target(full, names):
+                transposed = parameter.ndim == 3 and getattr(module, "is_transposed", False)
+                found[full] = tuple((parameter.mT if transposed else parameter).shape)
+    return found

@@ -83,6 +83,7 @@ def updates(
     *,
     adapter: str | Iterable[str] | None = None,
     base: Mapping[str, Tensor] | None = None,
+    resident: bool = False,
     left_out: list[str] | None = None,
 ) -> Iterator[WeightUpdate]:
     """Yield what an adapted model changes, layer by layer, in the model's order.
@@ -92,6 +93,7 @@ def updates(
         adapter: name or names; None takes the active ones, together.
         base: state dict of the base model before it was adapted. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA leave a
             residual in the model where W0 was, so they need it; with it, dW is W0 + dW less that W0.
+        resident: call what the model holds now W0, a residual too: for those who ask for W0 + dW alone.
         left_out: what is not yielded is appended here, by name and with the reason.
 
     Raises:
@@ -111,7 +113,8 @@ def updates(
         idle |= held - set(active)
         if active:
             found = True
-            _check_known(model, active, base)
+            if base is None and not resident:
+                _check_known(model, active)
             place = places[layer.get_base_layer()]
             if any(isinstance(module, BaseTunerLayer) for module in layer.get_base_layer().modules()):
                 inside = f"{name}."  # attention: PEFT merges its inner layers with it
@@ -251,9 +254,9 @@ def _check_methods(model: nn.Module) -> str:
     return f" (PEFT method {', '.join(kinds)})" if kinds else ""
 
 
-def _check_known(model: nn.Module, active: list[str], base: Mapping[str, Tensor] | None) -> None:
+def _check_known(model: nn.Module, active: list[str]) -> None:
     configs: Any = getattr(model, "peft_config", {})
-    for key in active if base is None else ():
+    for key in active:
         start = moves_base(configs.get(key))
         if start is not None:
             raise ValueError(

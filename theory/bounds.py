@@ -7,6 +7,7 @@
 ``direct``            the same with I at most the bits of the update, for the fine-tuned network itself
 ``excess``            min(sigma, D) sqrt(2 I / n), D a cap of the change in loss over W0; ``deviation_log`` gives D
 ``certificate``       one run, with high probability; ``theory.certificates`` holds its kin
+``needed``            solved for n, bits or rank: when does a bound say something; ``survey`` over grids of all
 ``evaluate``          all of them for a method on given layers, before training
 ``BOUNDS``            the registry of what these evaluate; ``register_bound`` adds a ``Rule``, a function of a ``Case``
 ``from_update``       all of them for what was really trained, as a data frame; ``update_bounds`` as records
@@ -31,9 +32,11 @@ from theory.expectation import (
     from_update,
     information,
     method_numbers,
+    needed,
     perturbation,
     plan,
     register_bound,
+    survey,
     table1,
     update_bounds,
 )
@@ -61,9 +64,11 @@ __all__ = [
     "information",
     "log2_binomial",
     "method_numbers",
+    "needed",
     "perturbation",
     "plan",
     "register_bound",
+    "survey",
     "table1",
     "update_bounds",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-from theory.arguments import Count, Integers, Reals, Whole, checked
+from theory.arguments import Count, Integers, Numbers, Whole, checked
 
 __all__ = ["log2_binomial", "log_binomial", "log_rising", "upwards"]
 
@@ -24,7 +24,7 @@ _SLACK = 2.0**-49
 
 
 @checked
-def upwards(value: Reals) -> NDArray[np.float64]:
+def upwards(value: Annotated[ArrayLike, Numbers(minimum=-math.inf, finite=False)]) -> NDArray[np.float64]:
     """Return numbers rounded away from zero by sixteen units in the last place: a bound never ends below its formula.
 
     Zero and infinity stay; the smallest numbers take the next float.

@@ -83,8 +83,27 @@ QUERY_VALUE = {
     "mistral": ("q_proj", "v_proj"),
     "qwen2": ("q_proj", "v_proj"),
     "gpt2": ("c_attn",),
+    "qwen2_moe": ("q_proj", "v_proj"),
+    "qwen3_moe": ("q_proj", "v_proj"),
+    "gpt_oss": ("q_proj", "v_proj"),
+    "phi3": ("qkv_proj",),
+    "albert": ("query", "value"),
+    "modernbert": ("Wqkv",),
+    "whisper": ("q_proj", "v_proj"),
+    "wav2vec2": ("q_proj", "v_proj"),
+    "hubert": ("q_proj", "v_proj"),
+    "clip": ("q_proj", "v_proj"),
+    "dinov2": ("q_proj", "v_proj"),
+    "swin": ("q_proj", "v_proj"),
+    "mamba": ("in_proj",),
+    "mamba2": ("in_proj",),
+    "falcon_mamba": ("in_proj",),
 }
-"""Model type -> what adapters adapt where no targets are given: the endings of its query and value projections."""
+"""Model type -> what adapters adapt where no targets are given: the endings of its query and value projections.
+
+Fused projections hold the keys too. State spaces have neither; of their projections, fast kernels read all weights but
+those of ``in_proj`` past the module that holds them, and with them past an adapter.
+"""
 
 
 @checked
@@ -237,9 +256,10 @@ def is_target(name: str, target_modules: TargetModules) -> bool:
     (True, False, True)
     """
     if isinstance(target_modules, str):
-        return target_modules.lower() == "all-linear" or re.fullmatch(target_modules, name) is not None
-    if not all(isinstance(target, str) for target in target_modules):
-        raise TypeError(f"target_modules must be a string or a list of strings, got {target_modules!r}")
+        try:
+            return target_modules.lower() == "all-linear" or re.fullmatch(target_modules, name) is not None
+        except re.error as error:
+            raise ValueError(f"target_modules must be a regular expression, got {target_modules!r}: {error}") from None
     return any(name == target or name.endswith(f".{target}") for target in target_modules)
 
 

@@ -39,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--json", type=Path, metavar="PATH", help="write the bounds with their assumptions there")
     out.add_argument("--csv", type=Path, metavar="PATH", help="write the table there")
+    out.add_argument(
+        "--needed", action="store_true",
+        help="print instead how many examples the paper's models need on its data sets before a bound says something",
+    )  # fmt: skip
     out.add_argument("--latex", action="store_true", help="print table 1 as LaTeX instead")
     out.add_argument("--typst", action="store_true", help="print table 1 as Typst instead")
     out.add_argument(
@@ -54,6 +58,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if args.results is not None:
         return _write_results(args)
+    if args.needed:
+        return _print_needed(args)
     frame = _frame(args)
     kept = [name for name in _SHOWN if name in frame]
     shown = frame[kept]
@@ -63,6 +69,22 @@ def main(args: argparse.Namespace) -> int:
         records.atomic_write_json(
             args.json, {"bounds": frame.astype(object).where(frame.notna(), None).to_dict("records")}
         )
+    if args.csv is not None:
+        records.atomic_write_text(args.csv, frame.to_csv(index=False))
+    return 0
+
+
+def _print_needed(args: argparse.Namespace) -> int:
+    frame = studies.table1.needed_frame(
+        methods=theory.method_keys() if args.method == "all" else [theory.get_method(args.method).key],
+        rank=args.rank,
+        bits=args.bits,
+        links=args.links,
+    )
+    print(frame.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    print(
+        "needed: the least n at which the bound on the gap is at most the range of a loss in [0, 1]; times: needed / n"
+    )
     if args.csv is not None:
         records.atomic_write_text(args.csv, frame.to_csv(index=False))
     return 0

@@ -34,9 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--figures", type=Path, metavar="FOLDER",
         help="draw every measure's agreement, and the best measure against the measured gap, as TASK-LOSS.pdf there",
     )  # fmt: skip
-    parser.add_argument("--replicates", type=int, default=1000, help="bootstrap samples (default: %(default)s)")
     parser.add_argument("--permutations", type=int, default=999, help="shuffles of the null (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of both (default: %(default)s)")
+    parser.add_argument(
+        "--worlds", type=int, default=0, metavar="N",
+        help="simulate N worlds like the runs per planted difference: null rates and power of the verdicts",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of all draws (default: %(default)s)")
     parser.add_argument("--top", type=int, default=12, help="rows printed per table (default: %(default)s)")
 
 
@@ -46,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("give either folders of finished runs or --published")
     for folder in args.runs or ():
         check_folder(folder)
-    for name in ("replicates", "permutations", "top"):
+    for name in ("permutations", "top"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     notes = []
@@ -58,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         gathered = studies.gather_runs(args.runs, join=args.join, family=args.join_family)
         print("".join(f"{line}\n" for line in gathered.told), end="")
-        options = {"replicates": args.replicates, "permutations": args.permutations, "seed": args.seed}
+        options = {name: getattr(args, name) for name in ("permutations", "worlds", "seed")}
         found, notes = studies.claim.result(gathered.frame, **options, progress=not args.quiet), gathered.notes
         _print(found, top=args.top)
         if args.figures is not None:
@@ -76,7 +79,7 @@ def _command(args: argparse.Namespace) -> str:
     folders = " ".join(map(records.shown_path, args.runs))
     join = " ".join(["--join", *map(records.shown_path, args.join), ""]) if args.join else ""
     join += "" if args.join_family == "information" else f"--join-family {args.join_family} "
-    sizes = f"--replicates {args.replicates} --permutations {args.permutations}"
+    sizes = f"--permutations {args.permutations} --worlds {args.worlds}"
     return f"python -m analysis compare {folders} {join}{sizes} --seed {args.seed}"
 
 
@@ -93,6 +96,16 @@ def _print(found: dict, *, top: int) -> None:
             print(f"\n{where} ({min(top, len(frame))} of {len(frame)} candidates)")
             print(frame[shown].head(top).to_string(float_format=lambda value: f"{value:.3f}"))
             print(found["values"][f"{where}/sentence"])
+            if f"rates/{where}" in found["tables"]:
+                print(f"in worlds like these runs, null first; {_power(found['values'], where)}")
+                rates = records.frame_of(found["tables"][f"rates/{where}"])
+                print(rates.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+def _power(values: dict, where: str) -> str:
+    least = values.get(f"{where}/detectable")
+    reach = "no planted difference" if least is None else f"a difference of tau-b from {least:.2f} on"
+    return f"with a power of 0.8 it would see {reach}"
 
 
 def _draw(found: dict, frame: Any, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""``curvature``: top eigenvalues, trace and spectral density of the loss at finished runs."""
+"""``curvature``: top eigenvalues, trace and spectral density of the loss at finished runs or anyone's models."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 
 from analysis import measures, plots, records
+from analysis.commands.options import add_subjects, subjects
 
-HELP = "top Hessian eigenvalues with residuals, trace with standard error, spectral density of finished runs"
+HELP = "top Hessian eigenvalues with residuals, trace with standard error, spectral density, runs' or models'"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs that kept their weights")
+    add_subjects(parser)
     parser.add_argument("--space", default="adapter", choices=("adapter", "merged", "full"))
     parser.add_argument("--matrix", default="hessian", choices=("hessian", "gauss-newton"))
     parser.add_argument("--count", type=int, default=3, help="top eigenvalues (default: 3)")
@@ -21,8 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--density", type=int, default=0, metavar="STEPS", help="Lanczos steps of the density; 0: none")
     parser.add_argument("--examples", type=int, default=200, help="training examples of the fixed batch (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", help="where the runs' data is now")
-    parser.add_argument("--model", help="where the base model is now")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write everything there")
     parser.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw eigenvalues, and densities if asked for (pdf, svg or png)"
@@ -33,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
     """Measure and print one line per run."""
     found = []
     for one in measures.curvature_of_runs(
-        args.runs,
+        subjects(args),
         matrix=args.matrix,
         space=args.space,
         count=args.count,

@@ -1,10 +1,10 @@
-"""Command-line options of a run, shared by ``run``, ``sweep`` and ``masks``."""
+"""Command-line options of a run, shared by ``run``, ``sweep`` and ``masks``, and of what is looked at."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,16 @@ import theory
 from analysis import runs, tasks
 from theory.defaults import METHOD, RANK
 
-__all__ = ["add_data_options", "add_method_axes", "add_run_options", "check_folder", "run_values", "whole_numbers"]
+__all__ = [
+    "add_data_options",
+    "add_method_axes",
+    "add_run_options",
+    "add_subjects",
+    "check_folder",
+    "run_values",
+    "subjects",
+    "whole_numbers",
+]
 
 _KINDS = ("image-classification", "text-classification", "multiple-choice", "regression", "causal-lm")
 
@@ -38,6 +47,45 @@ def add_run_options(parser: argparse.ArgumentParser, *, swept: Sequence[str] = (
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a run that say what data it reads and what model's tokens it becomes."""
     _add_data(parser.add_argument_group("data and model").add_argument)
+
+
+def add_subjects(parser: argparse.ArgumentParser, *, what: str = "folders of runs that kept their weights") -> None:
+    """Add what is looked at: finished runs, or anyone's model with its adapters or checkpoints, and data."""
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help=what)
+    parser.add_argument(
+        "--adapter", nargs="+", default=[], metavar="FOLDER", help="PEFT adapters on --model, each looked at"
+    )
+    parser.add_argument(
+        "--checkpoints", nargs="+", default=[], metavar="FOLDER",
+        help="one training's checkpoints on --model, oldest first (PEFT's or whole models): the last is looked at",
+    )  # fmt: skip
+    add_data_options(parser)
+    parser.set_defaults(task="custom")
+
+
+def subjects(args: argparse.Namespace) -> Iterable[Path | runs.LoadedRun]:
+    """Return the runs, or load the models, that the options name.
+
+    Raises:
+        ValueError: if they name neither or both.
+    """
+    foreign = bool(args.adapter or args.checkpoints)
+    if bool(args.runs) == foreign:
+        raise ValueError("give folders of runs, or --model with --adapter or --checkpoints, and --data")
+    if args.runs:
+        return args.runs
+    if args.model is None:
+        raise ValueError("--adapter and --checkpoints need --model, the base: a local folder or a hub id")
+    values = run_values(args)
+    names = {item.name for item in dataclasses.fields(tasks.DataOptions)}
+    return runs.load_models(
+        args.model,
+        adapters=args.adapter,
+        checkpoints=args.checkpoints,
+        task=args.task,
+        data=args.data,
+        options=tasks.DataOptions(**{name: value for name, value in values.items() if name in names}),
+    )
 
 
 def _add_data(add: Callable[..., None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from analysis import records, runs, statistics, tasks
 from analysis.commands.options import add_run_options, run_values
@@ -58,6 +59,8 @@ def main(args: argparse.Namespace) -> int:
             failures.append(one.failure)
             print(f"seed {one.seed}: failed: {one.failure}", file=sys.stderr)
             continue
+        if one.known and one.seed == args.first_seed:
+            _check_known(one.record, report.content, one.folder)
         finished.append(one.record)
         if first:
             notes = [] if finished[1:] else one.record["task"]["notes"]
@@ -71,6 +74,15 @@ def main(args: argparse.Namespace) -> int:
     if failures:
         raise records.RunFailure(f"{len(failures)} of {args.seeds} runs failed; the first: {failures[0]}")
     return 0
+
+
+def _check_known(record: dict, content: str, folder: Path) -> None:
+    recorded = record.get("data", {}).get("content", content)  # earlier records do not say
+    if recorded != content:
+        raise ValueError(
+            f"run {str(folder)!r} was made on other data ({recorded}, now {content}) in files of the same names and "
+            "sizes; give --again to run it again"
+        )
 
 
 def _tell(line: str) -> None:

@@ -1,5 +1,6 @@
 from .curvature import Curvature as Curvature
 from .curvature import Eigenvalues as Eigenvalues
+from .curvature import batch_eigenvalues as batch_eigenvalues
 from .curvature import gauss_newton as gauss_newton
 from .curvature import hessian as hessian
 from .curvature import top_eigenvalues as top_eigenvalues
@@ -11,6 +12,7 @@ from .density import spectral_density as spectral_density
 from .landscape import interpolate as interpolate
 from .landscape import line as line
 from .landscape import plane as plane
+from .objective import Objective as Objective
 from .points import Evaluation as Evaluation
 from .sharpness import expected_rise as expected_rise
 from .sharpness import mean_rise as mean_rise

@@ -8,6 +8,7 @@ second derivative, so the graph is built on the MATH kernel, whatever the user's
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from analysis.geometry.objective import Data, Forward, Loss, Objective, evaluation_mode
-from analysis.geometry.spaces import SpaceName, parameter_space
+from analysis.geometry.objective import Data, Forward, Loss, Objective, agree, evaluation_mode, objective_at
+from analysis.geometry.spaces import SpaceName
 
-__all__ = ["Curvature", "Eigenvalues", "gauss_newton", "hessian", "top_eigenvalues"]
+__all__ = ["Curvature", "Eigenvalues", "batch_eigenvalues", "gauss_newton", "hessian", "top_eigenvalues"]
 
 Outputs = Callable[[Forward, Any], Tensor]
 Criterion = Callable[[Tensor, Any], Tensor]
@@ -144,18 +145,18 @@ def hessian(
     >>> hessian(model, (x, torch.zeros(2, 1))).dense().tolist()
     [[1.0, 0.0], [0.0, 4.0]]
     """
-    objective = Objective(model, data, loss=loss)
-    parameters = parameter_space(model, space, names=names).start
+    objective, moved, _ = objective_at(model, data, loss=loss, space=space, names=names)
 
     def build(leaves: Mapping[str, Tensor], batch: Any) -> Callable[[list[Tensor]], list[Tensor]]:
-        gradient = _differentiate(objective.batch_loss(leaves, batch), leaves.values(), create_graph=True)
+        loss = objective.batch_loss({**moved.rest, **leaves}, batch)
+        gradient = _differentiate(loss, leaves.values(), create_graph=True)
 
         def product(vector: list[Tensor]) -> list[Tensor]:
             return _differentiate(_inner(gradient, vector), leaves.values(), retain_graph=True)
 
         return product
 
-    return Curvature("hessian", objective, parameters, build, retain=retain)
+    return Curvature("hessian", objective, moved.start, build, retain=retain)
 
 
 def gauss_newton(
@@ -178,24 +179,23 @@ def gauss_newton(
         model: any torch module.
         data: as in `analysis.geometry.landscape.plane`.
         outputs: ``outputs(forward, batch) -> z``; None takes the output's logits (a pair's plain output).
-        criterion: ``criterion(z, batch) -> mean loss``; None is cross-entropy for integer labels (shifted by one
-            for causal language models), else the squared error.
+        criterion: ``criterion(z, batch) -> mean loss``; None is cross-entropy for integer labels (of classes in the
+            last dimension, shifted by one or not, or in the second), else the squared error: which is the model's loss.
         space: as in `hessian`.
         names: as in `hessian`.
         retain: as in `hessian`.
 
     Raises:
         TypeError: as `hessian`.
-        ValueError: as `hessian`.
+        ValueError: as `hessian`; and without ``criterion``, if neither of those is the model's loss.
     """
-    objective = Objective(model, data, loss=None)
-    parameters = parameter_space(model, space, names=names).start
-    shifted = objective.shifted
+    objective, moved, _ = objective_at(model, data, space=space, names=names)
+    measure = criterion if criterion is not None else _criterion_of(objective, outputs or _logits)
 
     def build(leaves: Mapping[str, Tensor], batch: Any) -> Callable[[list[Tensor]], list[Tensor]]:
-        z = (outputs or _logits)(objective.forward(leaves), batch)
+        z = (outputs or _logits)(objective.forward({**moved.rest, **leaves}), batch)
         free = z.detach().requires_grad_()
-        loss = criterion(free, batch) if criterion is not None else _criterion(free, batch, shifted)
+        loss = measure(free, batch)
         (slope,) = _differentiate(loss, [free], create_graph=True)
         dummy = torch.zeros_like(z).requires_grad_()
         pulled = _differentiate((z * dummy).sum(), leaves.values(), create_graph=True)
@@ -207,7 +207,7 @@ def gauss_newton(
 
         return product
 
-    return Curvature("gauss-newton", objective, parameters, build, retain=retain)
+    return Curvature("gauss-newton", objective, moved.start, build, retain=retain)
 
 
 def _logits(forward: Forward, batch: Any) -> Tensor:
@@ -215,13 +215,55 @@ def _logits(forward: Forward, batch: Any) -> Tensor:
     return cast(Tensor, getattr(result, "logits", result))
 
 
-def _criterion(z: Tensor, batch: Any, shifted: bool) -> Tensor:
-    labels = batch["labels"] if isinstance(batch, Mapping) else batch[1]
-    if labels.is_floating_point():
-        return F.mse_loss(z.reshape(labels.shape), labels)
-    if shifted:
-        z, labels = z[..., :-1, :], labels[..., 1:]
+def _labels(batch: Any) -> Tensor:
+    return batch["labels"] if isinstance(batch, Mapping) else batch[1]
+
+
+def _classes_last(z: Tensor, batch: Any) -> Tensor:
+    labels = _labels(batch)
     return F.cross_entropy(z.reshape(-1, z.shape[-1]), labels.reshape(-1))
+
+
+def _shifted(z: Tensor, batch: Any) -> Tensor:
+    labels = _labels(batch)[..., 1:]
+    return F.cross_entropy(z[..., :-1, :].reshape(-1, z.shape[-1]), labels.reshape(-1))
+
+
+def _classes_second(z: Tensor, batch: Any) -> Tensor:
+    return F.cross_entropy(z, _labels(batch))
+
+
+def _squared(z: Tensor, batch: Any) -> Tensor:
+    return F.mse_loss(z, _labels(batch))
+
+
+def _squared_flat(z: Tensor, batch: Any) -> Tensor:
+    return F.mse_loss(z.squeeze(), _labels(batch).squeeze())  # as transformers do with one output
+
+
+@torch.no_grad()
+def _criterion_of(objective: Objective, outputs: Outputs) -> Criterion:
+    """Find the loss of the outputs that is the model's own, on the first batch: never by shapes or names alone."""
+    batch = next(iter(objective.batches))
+    with evaluation_mode(objective.model):
+        z, own = outputs(objective.forward({}), batch), objective.batch_loss({}, batch)
+    floating = _labels(batch).is_floating_point()
+    tried = []
+    for criterion in (_squared, _squared_flat) if floating else (_classes_second, _classes_last, _shifted):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # shapes that broadcast were warned about with the loss itself
+                value = float(criterion(z, batch))
+        except (RuntimeError, ValueError, IndexError):  # labels of another shape, or of more classes
+            continue
+        if agree(value, float(own), dtype=own.dtype):
+            return criterion
+        tried.append(f"{value:.6g}")
+    kind, found = "squared error" if floating else "cross-entropy", " or ".join(tried) or "undefined"
+    raise ValueError(
+        f"the model's loss on the first batch is {float(own):.6g}, the {kind} of its outputs {found}; "
+        "give criterion=function(z, batch)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,13 +302,14 @@ def top_eigenvalues(
         count: k, at least 1 and at most the dimension.
         which: ``"largest"`` (algebraic), ``"magnitude"`` or ``"smallest"`` (algebraic; negative curvature).
         tolerance: ARPACK's, relative to each eigenvalue.
-        max_products: stop after about this many products; None is ARPACK's own limit.
+        max_products: never spend more than this many products, the residuals' included; None is ARPACK's own limit.
         subspace: Lanczos vectors kept, above ``count``; None is max(2 k + 1, 20). Fewer spend fewer products on
             a well-separated eigenvalue.
         seed: of the starting vector.
 
     Raises:
-        ValueError: if ``count`` is below 1 or above the dimension, or ``which`` is unknown.
+        ValueError: if ``count`` is below 1 or above the dimension, ``which`` is unknown, or ``max_products`` does not
+            reach for one Lanczos run of ``count`` eigenvalues.
     """
     codes: dict[str, Any] = {"largest": "LA", "magnitude": "LM", "smallest": "SA"}
     if which not in codes:
@@ -281,28 +324,103 @@ def top_eigenvalues(
         spent += 1
         return operator.matvec(vector)
 
-    counted: Any = LinearOperator(operator.shape, matvec=multiply, dtype=np.float64)
-    converged = True
-    if size <= max(8, 2 * count):
-        values, vectors = np.linalg.eigh(_symmetric(np.stack([multiply(column) for column in np.eye(size)], axis=1)))
-        order = np.argsort(-np.abs(values) if which == "magnitude" else values if which == "smallest" else -values)
-        values, vectors = values[order[:count]], vectors[:, order[:count]]
+    dense = size <= max(8, 2 * count)
+    enough = size + count if dense else 2 * count + 4
+    if max_products is not None and max_products < enough:
+        raise ValueError(f"max_products must be at least {enough} for {count} eigenvalues, got {max_products}")
+    if dense:
+        values, vectors, converged = *_dense_eigenvalues(multiply, size, count, which), True
     else:
-        start = np.random.default_rng(seed).standard_normal(size)
         lanczos = min(size, max(count + 2, subspace or max(2 * count + 1, 20)))
-        limit = None if max_products is None else max(1, max_products // lanczos)
-        try:
-            values, vectors = eigsh(
-                counted, k=count, which=codes[which], tol=tolerance, v0=start, ncv=lanczos, maxiter=limit
-            )
-        except ArpackNoConvergence as error:
-            values, vectors, converged = error.eigenvalues, error.eigenvectors, False
+        limit = None
+        if max_products is not None:
+            # ARPACK takes ncv products and up to ncv - k for each iteration; the residuals take k
+            lanczos = min(lanczos, max_products // 2)
+            limit = min(max_products // lanczos, (max_products - count - lanczos) // (lanczos - count))
+        start = np.random.default_rng(seed).standard_normal(size)
+        options = {"k": count, "which": codes[which], "tol": tolerance, "ncv": lanczos, "maxiter": limit}
+        values, vectors, converged = _lanczos_eigenvalues(multiply, start, options)
     order = np.argsort(-values)
     values, vectors = values[order], vectors[:, order]
     residuals = np.array(
         [np.linalg.norm(multiply(vectors[:, j]) - values[j] * vectors[:, j]) for j in range(len(values))]
     )
     return Eigenvalues(values=values, residuals=residuals, vectors=vectors, products=spent, converged=converged)
+
+
+def _dense_eigenvalues(
+    multiply: Callable[[np.ndarray], np.ndarray], size: int, count: int, which: str
+) -> tuple[np.ndarray, np.ndarray]:
+    matrix = np.stack([multiply(column) for column in np.eye(size)], axis=1)
+    if not np.isfinite(matrix).all():
+        return np.full(count, np.nan), np.eye(size, count)
+    values, vectors = np.linalg.eigh(_symmetric(matrix))
+    order = np.argsort(-np.abs(values) if which == "magnitude" else values if which == "smallest" else -values)
+    return values[order[:count]], vectors[:, order[:count]]
+
+
+def _lanczos_eigenvalues(
+    multiply: Callable[[np.ndarray], np.ndarray], start: np.ndarray, options: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Run ARPACK; a matrix that sends the random start to zero is zero, one that sends it to NaN has NaN."""
+    met: list[np.ndarray] = []
+
+    def watched(vector: np.ndarray) -> np.ndarray:
+        image = multiply(vector)
+        if not met:
+            met.append(image)
+            if not np.isfinite(image).all() or not image.any():
+                raise _Degenerate
+        return image
+
+    operator: Any = LinearOperator((len(start), len(start)), matvec=watched, dtype=np.float64)
+    try:
+        return *eigsh(operator, v0=start, **options), True
+    except ArpackNoConvergence as error:
+        return error.eigenvalues, error.eigenvectors, False
+    except _Degenerate:
+        zero = bool(np.isfinite(met[0]).all())
+        return np.full(options["k"], 0.0 if zero else np.nan), np.eye(len(start), options["k"]), zero
+
+
+class _Degenerate(Exception):
+    """The first product already says what the matrix is."""
+
+
+def batch_eigenvalues(
+    model: nn.Module,
+    data: Data,
+    *,
+    loss: Loss | None = None,
+    space: SpaceName = "adapter",
+    names: Iterable[str] | None = None,
+    count: int = 1,
+    max_products: int | None = None,
+    seed: int = 0,
+) -> list[Eigenvalues]:
+    """Return the top Hessian eigenvalues of each mini-batch's own loss, in the data's order.
+
+    Their spread says how much of a whole loader's curvature one batch shows.
+
+    Args:
+        model: any torch module.
+        data: as in `analysis.geometry.landscape.plane`.
+        loss: as there.
+        space: as in `hessian`.
+        names: as in `hessian`.
+        count: as in `top_eigenvalues`, of each batch.
+        max_products: as in `top_eigenvalues`, of each batch.
+        seed: of the starting vectors.
+
+    Raises:
+        TypeError, ValueError: as `hessian` and `top_eigenvalues`.
+    """
+    names = None if names is None else list(names)
+    found = []
+    for batch in Objective(model, data, loss=loss).batches:
+        operator = hessian(model, [batch], loss=loss, space=space, names=names)
+        found.append(top_eigenvalues(operator, count=count, max_products=max_products, seed=seed))
+    return found
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

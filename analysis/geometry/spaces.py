@@ -102,7 +102,7 @@ def parameter_space(model: nn.Module, space: SpaceName = "adapter", *, names: It
     elif space == "adapter":
         chosen = _adapter_parameters(model, parameters)
     else:
-        found = {item.place: item for item in updates(model)} if _tuner_layers(model) else {}
+        found = {item.place: item for item in updates(model, resident=True)} if _tuner_layers(model) else {}
         own = dict(model.named_parameters())
         trained = {name: p for name, p in own.items() if p.requires_grad and p.ndim > 1}
         chosen = {name: parameters[name] for name in found} or trained
@@ -148,8 +148,8 @@ def trained_beside(model: nn.Module, space: Space) -> dict[str, Tensor]:
 
     Returns:
         Name in the state dict -> tensor: parameters outside the space that require a gradient or belong to a module
-        saved with an active adapter (in merged space without the adapter's own, which W0 + dW holds), and
-        floating-point buffers that are part of the state.
+        saved with an active adapter, and floating-point buffers that are part of the state; of an adapter neither its
+        parameters nor, in merged space, its sums of earlier links.
     """
     saved = tuple(
         f"{name}.modules_to_save.{key}."
@@ -158,19 +158,29 @@ def trained_beside(model: nn.Module, space: Space) -> dict[str, Tensor]:
         for key in module.active_adapters
     )
     parameters = dict(model.named_parameters())
-    adapter = names_of_adapters(model)
+    adapter, merged = names_of_adapters(model), space.name == "merged"
     beside = {
         name: p.detach()
         for name, p in parameters.items()
         if (p.requires_grad or name.startswith(saved)) and p.is_floating_point()
     }
-    kept = model.state_dict()
-    buffers = {name: kept[name] for name, value in model.named_buffers() if name in kept and value.is_floating_point()}
+    kept = model.state_dict().keys()
+    buffers = {}
+    for name, value in model.named_buffers():
+        own = _in_adapter(model, name)
+        if value.is_floating_point() and (not merged and bool(value.any()) if own else name in kept):
+            buffers[name] = value.detach()
     return {
         name: value
         for name, value in {**beside, **buffers}.items()
         if name not in space.start and name not in space.rest and name not in adapter
     }
+
+
+def _in_adapter(model: nn.Module, name: str) -> bool:
+    """Whether a tensor belongs to an adapter, not to what it was put on."""
+    layers = [layer for layer in _tuner_layers(model) if name.startswith(f"{layer}.")]
+    return bool(layers) and not name.startswith(f"{max(layers, key=len)}.base_layer.")
 
 
 def names_of_adapters(model: nn.Module) -> set[str]:
@@ -192,7 +202,9 @@ def model_state(
         TypeError, ValueError: as `parameter_space`.
     """
     moved = parameter_space(model, space, names=names)
-    return {**moved.center, **moved.rest, **trained_beside(model, moved)}
+    own = _of_adapters(model, dict(model.named_parameters()), active=True) if space == "adapter" else {}
+    frozen = {name: p.detach() for name, p in own.items() if name not in moved.start}  # an A of its own, for one
+    return {**moved.center, **moved.rest, **frozen, **trained_beside(model, moved)}
 
 
 def _tuner_layers(model: nn.Module) -> dict[str, BaseTunerLayer]:

@@ -4,6 +4,7 @@ from .curvature import curvature_tables as curvature_tables
 from .folder import measure_runs as measure_runs
 from .geometry import adapted_weights as adapted_weights
 from .geometry import checkpoint_states as checkpoint_states
+from .geometry import geometry_of_model as geometry_of_model
 from .geometry import run_updates as run_updates
 from .geometry import training_batch as training_batch
 from .intruders import EPSILONS as EPSILONS
@@ -11,6 +12,8 @@ from .intruders import intruder_measures as intruder_measures
 from .measure import FAMILIES as FAMILIES
 from .measure import Instrument as Instrument
 from .measure import Measure as Measure
+from .mitigation import mitigate as mitigate
+from .mitigation import mitigation_table as mitigation_table
 from .registry import MEASURES as MEASURES
 from .registry import families as families
 from .registry import instruments as instruments

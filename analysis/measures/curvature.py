@@ -21,7 +21,7 @@ from analysis.geometry import (
     top_eigenvalues,
 )
 from analysis.measures.geometry import adapted_weights, training_batch
-from analysis.runs import load_run
+from analysis.runs import LoadedRun, load_run
 
 __all__ = ["RunCurvature", "curvature_of_runs", "curvature_tables"]
 
@@ -50,7 +50,7 @@ class RunCurvature:
 
 
 def curvature_of_runs(
-    paths: Iterable[str | Path],
+    paths: Iterable[str | Path | LoadedRun],
     *,
     matrix: Literal["hessian", "gauss-newton"] = "hessian",
     space: SpaceName = "adapter",
@@ -66,7 +66,7 @@ def curvature_of_runs(
     """Measure the curvature of runs that kept their weights; each is handed on as soon as it is there.
 
     Args:
-        paths: runs' folders.
+        paths: runs' folders, or runs and models that are loaded.
         matrix: ``"hessian"`` or ``"gauss-newton"``.
         space: as in `analysis.geometry.landscape.plane`; outside ``"full"`` the adapted weights alone.
         count: largest eigenvalues.
@@ -84,7 +84,7 @@ def curvature_of_runs(
     build = hessian if matrix == "hessian" else gauss_newton
     met: set[str] = set()
     for path in paths:
-        run = load_run(path, data=data, model=model)
+        run = path if isinstance(path, LoadedRun) else load_run(path, data=data, model=model)
         names = adapted_weights(run.model, run.record) if space != "full" else None
         operator = build(run.model, training_batch(run, examples=examples), space=space, names=names)
         key, method = str(run.record["key"]), str(run.record["config"]["method"])

@@ -15,13 +15,13 @@ from analysis.geometry import (
     hessian,
     hutchinson,
     mean_rise,
-    parameter_space,
+    model_state,
     top_eigenvalues,
     worst_rise,
 )
 from analysis.measures.intruders import count_both
 from analysis.measures.registry import GEOMETRY_SETTINGS
-from analysis.runs import LoadedRun, load_run
+from analysis.runs import LoadedRun
 from analysis.spectra import (
     BasisCache,
     LayerUpdate,
@@ -34,6 +34,7 @@ from analysis.spectra import (
 __all__ = [
     "adapted_weights",
     "checkpoint_states",
+    "geometry_of_model",
     "geometry_of_run",
     "run_updates",
     "take",
@@ -134,6 +135,22 @@ def geometry_of_run(
     return found | {"sharpness_expected_merged": noise.value} | spectra_of_run(run, cache=cache, settings=settings)
 
 
+def geometry_of_model(run: LoadedRun, *, examples: int | None = None) -> dict[str, float]:
+    """Measure sharpness, curvature and spectra of one model, as `geometry_of_run` does with the shipped settings.
+
+    Args:
+        run: a run, or anyone's model (`analysis.runs.load_models`).
+        examples: training examples of sharpness, and half as many of curvature; None takes the settings'.
+
+    Raises:
+        ValueError: if ``examples`` is below 2.
+    """
+    if examples is not None and examples < 2:
+        raise ValueError(f"examples must be at least 2, got {examples}")
+    sizes = {} if examples is None else {"examples": examples, "curvature_examples": examples // 2}
+    return geometry_of_run(run, settings={**GEOMETRY_SETTINGS, **sizes})
+
+
 def spectra_of_run(
     run: LoadedRun, *, cache: BasisCache | None = None, settings: Mapping[str, Any] = GEOMETRY_SETTINGS
 ) -> dict[str, float]:
@@ -160,7 +177,7 @@ def checkpoint_states(run: LoadedRun, *, space: str = "merged") -> list[dict[str
     """Return where each of a run's checkpoints stands in a parameter space, oldest first, the run itself last.
 
     In adapter space the links of a chain are different parameters that share their names, so the path of a chain
-    means something in merged space alone.
+    means something in merged space alone. Each state holds what else training changed too, so that its loss is its own.
 
     Args:
         run: loaded with its final weights; it kept checkpoints (``save_checkpoints``).
@@ -173,5 +190,5 @@ def checkpoint_states(run: LoadedRun, *, space: str = "merged") -> list[dict[str
     if not snapshots:
         raise ValueError(f"run {run.folder.name!r} kept no checkpoints; run it with save_checkpoints")
     names = adapted_weights(run.model, run.record) if space != "full" else None
-    models = [load_run(run.folder, checkpoint=snapshot.name).model for snapshot in snapshots]
-    return [parameter_space(model, space, names=names).center for model in (*models, run.model)]  # type: ignore[arg-type]
+    states = [model_state(run.model_at(snapshot), space, names=names) for snapshot in snapshots]  # type: ignore[arg-type]
+    return [*states, model_state(run.model, space, names=names)]  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from theory.expectation import description_bits, plan
 from theory.layers import MODEL_NAMES, Layers, from_list
 from theory.methods import METHODS
 
-__all__ = ["plot_chain_bits", "plot_courses", "plot_ratios", "plot_table1"]
+__all__ = ["plot_chain_bits", "plot_courses", "plot_needed", "plot_ratios", "plot_table1"]
 
 LEGEND = 6.5
 
@@ -39,6 +39,36 @@ def plot_table1(
         ax.plot(values, np.arange(len(labels)), "o", markersize=2.8, color=color, label=METHODS[key].name)
     ax.axvline(1.0, color="0.2", linewidth=0.6, linestyle=":")
     ax.set(xscale="log", xlim=(0.5, None), xlabel="bound for a loss in [0, 1]", yticks=np.arange(len(labels)))
+    ax.set_yticklabels(labels)
+    ax.invert_yaxis()
+    ax.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 1), handletextpad=0.1, fontsize=LEGEND)
+    return ax
+
+
+def plot_needed(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw when a bound says something: examples needed over examples there are, per model and data set.
+
+    Left of the line at 1 the data set is large enough.
+
+    Args:
+        frame: from ``analysis.studies.table1.needed_frame``.
+        ax: where; a new figure by default.
+    """
+    ax = figure(height=3.4)[1] if ax is None else ax
+    pairs = frame.drop_duplicates(["model", "dataset"])
+    labels = [f"{MODEL_NAMES[row.model]}, {row.dataset}" for row in pairs.itertuples()]
+    for key, rows in frame.groupby("method", sort=False):
+        name = str(key)
+        ax.plot(
+            rows["times"],
+            np.arange(len(labels)),
+            "o",
+            markersize=2.8,
+            color=method_colors()[name],
+            label=METHODS[name].name,
+        )
+    ax.axvline(1.0, color="0.2", linewidth=0.6, linestyle=":")
+    ax.set(xscale="log", xlabel="examples needed / examples there are", yticks=np.arange(len(labels)))
     ax.set_yticklabels(labels)
     ax.invert_yaxis()
     ax.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 1), handletextpad=0.1, fontsize=LEGEND)

@@ -51,7 +51,8 @@ def plot_contours(
 ) -> np.ndarray:
     """Draw planes side by side as filled contours of the loss, on one colour scale.
 
-    Points without a finite loss stay white. A star marks the centre, a line the checkpoints' path.
+    Points without a finite loss stay white. A star marks the centre, a line the checkpoints' path, each in the colour
+    of its own loss: it lies beside the plane, and its state may hold more than the plane moves.
 
     Args:
         landscapes: two-dimensional; their ``title`` heads the panel.
@@ -84,6 +85,11 @@ def plot_contours(
         ax.plot(0, 0, marker="*", color="white", markersize=5, markeredgecolor="black", markeredgewidth=0.4)
         if len(plane.path):
             ax.plot(*plane.path.T, color="white", linewidth=0.8, marker=".", markersize=3)
+        if plane.path_losses:
+            own = np.ma.masked_invalid(plane.path_losses).clip(at[0], at[-1])
+            ax.scatter(
+                *plane.path.T, c=own, norm=norm, cmap="viridis", s=12, edgecolors="white", linewidths=0.5, zorder=3
+            )
         ax.set_title(plane.title, fontsize=7.5)
         ax.set_aspect("equal")
         _label(ax, plane)
@@ -165,7 +171,7 @@ def plot_surfaces(
 
 
 def plot_lines(landscapes: Sequence[Landscape], *, ax: Axes | None = None, rise: bool = False) -> Axes:
-    """Draw one-dimensional landscapes in one panel.
+    """Draw one-dimensional landscapes in one panel; circles are the losses of the models at the ends of a line.
 
     Args:
         landscapes: lines; their ``title`` is the legend.
@@ -180,7 +186,11 @@ def plot_lines(landscapes: Sequence[Landscape], *, ax: Axes | None = None, rise:
     if ax is None:
         _, ax = figure()
     for item in landscapes:
-        ax.plot(item.x, item.values - item.center_loss if rise else item.values, label=item.title)
+        below = item.center_loss if rise else 0.0
+        (drawn,) = ax.plot(item.x, item.values - below, label=item.title)
+        if item.path_losses:
+            ends = np.subtract(item.path_losses, below)
+            ax.plot(item.path[:, 0], ends, "o", color=drawn.get_color(), markersize=3.5, fillstyle="none")
     interpolated = all(item.directions == "interpolation" for item in landscapes)
     ax.set_xlabel("t" if interpolated else "a / ‖d‖")
     ax.set_ylabel("rise of the loss (nats)" if rise else "loss (nats)")

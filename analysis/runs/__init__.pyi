@@ -25,6 +25,7 @@ from .masks import mask_grid as mask_grid
 from .masks import read_masks as read_masks
 from .masks import sweep_masks as sweep_masks
 from .masks import write_masks as write_masks
+from .models import load_models as load_models
 from .seeds import data_report as data_report
 from .seeds import run_seeds as run_seeds
 from .sweep import estimate_seconds as estimate_seconds

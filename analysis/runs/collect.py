@@ -172,7 +172,9 @@ def seeds_of(runs: pd.DataFrame) -> list[str]:
         runs = runs[runs["status"] == "done"]
     by = list(_CONFIGURATION)
     for name in ("data", "learning_rate", "epochs", "num_train", "variant"):
-        if name in runs and (runs.groupby(by, dropna=False)[name].nunique(dropna=False) > 1).any():
+        differing = ("data", "variant") if name == "data" else (name,)  # data of another name alone is the same data
+        groups = runs.groupby(by, dropna=False)
+        if name in runs and all((groups[one].nunique(dropna=False) > 1).any() for one in differing if one in runs):
             by.append(name)
     return by
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ __all__ = ["LoadedRun", "load_run"]
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A finished run, back in memory.
+    """A finished run, back in memory; or anyone's trained model, told as one (`analysis.runs.load_models`).
 
     Attributes:
-        record: its record.
+        record: its record; of anyone's model its key, title and configuration alone.
         model: the trained model in eval mode.
         task: its task, encoded.
         folder: its folder.
@@ -34,6 +35,8 @@ class LoadedRun:
         base_state: the state dict of the base model with the head it started from.
         data: where its data was read from; None for the bundled data or the hub.
         base: where its base model was read from; None for the bundled one.
+        snapshots: folders of checkpoints, oldest first, where they are not the run's own.
+        read: loads a model from one of ``snapshots``.
     """
 
     record: dict[str, Any]
@@ -44,10 +47,25 @@ class LoadedRun:
     base_state: dict[str, torch.Tensor]
     data: str | None = None
     base: str | None = None
+    snapshots: tuple[Path, ...] | None = None
+    read: Callable[[Path], torch.nn.Module] | None = None
+
+    @property
+    def title(self) -> str:
+        """The method's name; of anyone's model its folder's."""
+        return self.record["title"] if "title" in self.record else get_method(self.record["config"]["method"]).name
 
     def checkpoints(self) -> list[Path]:
         """Return the folders of the run's snapshots, in the order of their steps."""
+        if self.snapshots is not None:
+            return list(self.snapshots)
         return sorted((self.folder / "checkpoints").glob("step-*"))
+
+    def model_at(self, snapshot: Path) -> torch.nn.Module:
+        """Load the model at one of `checkpoints`."""
+        if self.read is not None:
+            return self.read(snapshot)
+        return load_run(self.folder, data=self.data, model=self.base, checkpoint=snapshot.name).model
 
 
 def load_run(

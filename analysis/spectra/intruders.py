@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
 from analysis.records import check_writable, replacing
-from analysis.spectra.rounding import best_match_error, gaps, svd_error, turn
+from analysis.spectra.rounding import best_match, clusters, near, svd_error
 
 __all__ = [
     "Basis",
@@ -143,8 +143,9 @@ class Cosines:
 
     Attributes:
         values: singular values of W0 + dW, largest first, shape (k,).
-        cosines: :math:`\max_i |\cos(u_j, u^0_i)|`, shape (k,).
-        match: the i that attains it.
+        cosines: :math:`\max_i |\cos(u_j, u^0_i)|`, shape (k,); vectors of W0 with (nearly) equal singular values
+            count as one subspace, since their choice in it is arbitrary (`analysis.spectra.rounding.best_match`).
+        match: the i that attains it, in its subspace.
         gap: distance to the nearest other singular value over :math:`\sigma_j`. Where it is tiny, a small change
             rotates :math:`u_j` within its neighbours, and a low cosine need not mean an intruder.
         uncertainty: how far rounding can move each cosine (`analysis.spectra.rounding`), shape (k,); 1 where the vector
@@ -217,8 +218,10 @@ def cosines(basis: Basis, left: Tensor, right: Tensor, *, count: int | None = 10
     below, above = (part.double().cpu().numpy() for part in ((lower, upper) if side == "left" else (upper, lower)))
     try:
         values, vectors = _leading(diagonal, below, above, min(count + 1, size))
-    except ArpackNoConvergence:
+    except ArpackError:  # no convergence, or a zero matrix
         return _small_svd(basis, lower, upper, count, side, error)
+    if clusters(values, near((rows, columns), torch.float64, values[0]))[-1] < len(values) - 1:
+        return _small_svd(basis, lower, upper, count, side, error)  # Lanczos does not see equal values apart
     # Of M M^T: Lanczos' residual, and the rounding of the products; over sigma_j, since squares are at least
     # sigma_j (sigma_j - sigma_k) apart.
     with np.errstate(divide="ignore"):
@@ -288,7 +291,7 @@ def dense_cosines(basis: Basis, tuned: Tensor, *, count: int | None = 10, side: 
     size = len(basis.values)
     count = _check_count(count, size, side)
     vectors, values, others = torch.linalg.svd(tuned, full_matrices=False)
-    kept = vectors[:, :count] if side == "left" else others[:count].T
+    kept = vectors if side == "left" else others.T
     inner = (basis.left if side == "left" else basis.right.T).T @ kept
     # the SVD, and one rounding of the sum W0 + dW
     error = svd_error(tuned.shape, values.dtype, float(values[0])) + svd_error((1,), values.dtype, float(tuned.norm()))
@@ -310,13 +313,23 @@ def _matched(
     error: float | np.ndarray,
 ) -> Cosines:
     """Match vectors in W0's coordinates; ``error``: spectral norm of what they are off by, as a perturbation of M."""
-    size, square = len(basis.values), len(basis.left) == basis.right.shape[1]
-    inner = np.abs(vectors[:size, :count])
-    own = turn(error, gaps(values, square=square)[:count])
+    shape = (len(basis.left), basis.right.shape[1])
+    size, dtype = min(shape), basis.values.dtype
     diagonal = basis.values.double().cpu().numpy()
-    moved = best_match_error(inner, own, diagonal, _base_error(basis), square=square)
+    tolerances = (near(shape, dtype, values[0]), near(shape, dtype, diagonal[0]))
+    whole = int(np.searchsorted(clusters(values, tolerances[0]), clusters(values, tolerances[0])[count - 1], "right"))
+    whole = min(whole, vectors.shape[1])  # the last vector's company too
+    error = error if np.ndim(error) == 0 else np.pad(np.asarray(error), (0, whole - count), "edge")
+    found, match, moved = best_match(
+        vectors[:size, :whole],
+        values,
+        diagonal,
+        errors=(error, _base_error(basis)),
+        tolerances=tolerances,
+        square=shape[0] == shape[1],
+    )
     # an inner product of two computed unit vectors
-    moved = np.minimum(moved + svd_error((len(basis.left), basis.right.shape[1]), basis.values.dtype, 1.0), 1.0)
+    moved = np.minimum(moved + svd_error(shape, dtype, 1.0), 1.0)[:count]
     padded = np.concatenate([[np.inf], values[: count + 1]])
     if len(values) <= count:
         padded = np.concatenate([padded, [-np.inf]])
@@ -325,8 +338,8 @@ def _matched(
         relative = gap / values[:count]
     return Cosines(
         values=values[:count],
-        cosines=inner.max(axis=0),
-        match=inner.argmax(axis=0),
+        cosines=found[:count],
+        match=match[:count],
         gap=relative,
         uncertainty=moved,
         side=side,

@@ -163,7 +163,7 @@ def spectrum_table(updates: Iterable[LayerUpdate], *, cache: BasisCache | None =
                 "rows": layer.base.shape[0],
                 "columns": layer.base.shape[1],
                 **{f"norm_{name}": float(values[0]) for name, values in spectra.items()},
-                "frobenius_ratio": float(np.linalg.norm(update) / np.linalg.norm(base)),
+                "frobenius_ratio": _ratio(float(np.linalg.norm(update)), float(np.linalg.norm(base))),
                 **{f"effective_rank_{name}": effective_rank(values) for name, values in spectra.items()},
                 **{f"stable_rank_{name}": stable_rank(values) for name, values in spectra.items()},
                 "tail_exponent_tuned": tail.alpha,
@@ -171,6 +171,11 @@ def spectrum_table(updates: Iterable[LayerUpdate], *, cache: BasisCache | None =
             }
         )
     return pd.DataFrame(rows)
+
+
+def _ratio(update: float, base: float) -> float:
+    """|dW| over |W0|; infinite for W0 = 0, NaN where both are zero."""
+    return update / base if base > 0 else math.inf if update > 0 else math.nan
 
 
 def intruder_dimensions(
@@ -246,7 +251,8 @@ def intruder_counts(vectors: pd.DataFrame, epsilons: Sequence[float] | np.ndarra
 
     Returns:
         Columns epsilon, intruders, intruders_low and intruders_high (the counts that rounding leaves open: every cosine
-        within its uncertainty of epsilon moved to either side), share (of all vectors looked at).
+        within its uncertainty of epsilon moved to either side), doubtful (the number of those cosines), share (of all
+        vectors looked at).
 
     Raises:
         ValueError: if a threshold is outside (0, 1].
@@ -258,7 +264,8 @@ def intruder_counts(vectors: pd.DataFrame, epsilons: Sequence[float] | np.ndarra
     counts = (cosine[None, :] < epsilons[:, None]).sum(axis=1)
     ends = np.array([count_range(cosine, epsilon, moved) for epsilon in epsilons])
     shares = counts / max(len(vectors), 1)
-    columns = {"intruders": counts, "intruders_low": ends[:, 0], "intruders_high": ends[:, 1], "share": shares}
+    columns = {"intruders": counts, "intruders_low": ends[:, 0], "intruders_high": ends[:, 1]}
+    columns |= {"doubtful": ends[:, 1] - ends[:, 0], "share": shares}
     return pd.DataFrame({"epsilon": epsilons, **columns})
 
 

@@ -1,5 +1,8 @@
 from .agreement import kendall_tau as kendall_tau
 from .bounded import bounded_mean_interval as bounded_mean_interval
+from .crossed import Estimate as Estimate
+from .crossed import crossed as crossed
+from .crossed import crossed_tau as crossed_tau
 from .paired import claim_values as claim_values
 from .paired import paired_claim as paired_claim
 from .paired import unchained_partner as unchained_partner
@@ -14,3 +17,6 @@ from .seeds import across_seeds as across_seeds
 from .table import Comparison as Comparison
 from .table import agreement_table as agreement_table
 from .table import family_differences as family_differences
+from .worlds import detectable_difference as detectable_difference
+from .worlds import family_verdict as family_verdict
+from .worlds import verdict_rates as verdict_rates

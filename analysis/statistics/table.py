@@ -20,6 +20,7 @@ from analysis.statistics.agreement import (
     tied_share,
 )
 from analysis.statistics.conditional_mi import Strata, conditional_mutual_information, conditioning_strata
+from analysis.statistics.crossed import crossed, crossed_tau
 from analysis.statistics.pairs import check_design, dense_ranks
 from analysis.statistics.resampling import (
     adjust_p_values,
@@ -28,7 +29,6 @@ from analysis.statistics.resampling import (
     interval,
     permutation_p_value,
 )
-from analysis.statistics.rounding import interval_side
 
 __all__ = ["Comparison", "agreement_table", "family_differences"]
 
@@ -48,11 +48,12 @@ class Comparison:
         cluster: columns whose joint value names a cluster of dependent runs (all axes by default, plus task).
         strata: columns that a permutation never crosses.
         controls: columns whose influence the partial versions take out.
-        replicates: bootstrap samples of tau, granulated tau and partial tau.
-        permutations: shuffles for their p-values.
-        cmi_replicates: samples and shuffles of the conditional mutual information, which costs more.
-        confidence: of the percentile intervals.
+        permutations: shuffles for p-values.
+        cmi_replicates: bootstrap samples (of configurations) and shuffles of the conditional mutual information, a
+            minimum over conditioning sets, which has no jackknife and costs more.
+        confidence: of the intervals.
         seed: of both resamplings.
+        margin: difference of tau-b below which two measures count as equivalent, stated beforehand; None for none.
     """
 
     target: str
@@ -62,11 +63,11 @@ class Comparison:
     cluster: tuple[str, ...] | None = None
     strata: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
-    replicates: int = 1000
     permutations: int = 999
     cmi_replicates: int = 100
     confidence: float = 0.95
     seed: int = 0
+    margin: float | None = None
 
 
 def _labels(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.intp]:
@@ -79,6 +80,12 @@ def _labels(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.intp]:
 def _clusters(frame: pd.DataFrame, comparison: Comparison) -> NDArray[np.intp]:
     default = tuple(column for column in (*comparison.axes, *comparison.fixed) if column != "seed")
     return _labels(frame, default if comparison.cluster is None else comparison.cluster)
+
+
+def _ways(frame: pd.DataFrame, clusters: NDArray[np.intp]) -> dict[str, NDArray[np.intp]]:
+    """The ways in which runs are drawn: by configuration, and by seed where there are several."""
+    seeds = pd.factorize(frame["seed"])[0] if "seed" in frame else np.zeros(len(frame), dtype=np.intp)
+    return {"configuration": clusters} | ({"seed": seeds} if seeds.max() > 0 else {})
 
 
 def agreement_table(
@@ -97,7 +104,8 @@ def agreement_table(
     Returns:
         A data frame indexed by measure, best tau-b first. ``runs``, ``clusters``, ``ties`` (share of pairs tied
         in the measure), ``tau_b`` with ``tau_b_low`` and ``tau_b_high``, ``tau_a``, ``p`` (two-sided
-        permutation), ``q`` (Benjamini-Hochberg over the measures), ``p_holm``; ``granulated`` (Psi) with
+        permutation), ``q`` (Benjamini-Hochberg over the measures), ``p_holm``; intervals draw configurations and, where
+        there are several, seeds (`analysis.statistics.crossed`); ``granulated`` (Psi) with
         interval and ``granulated_p``, ``psi_<axis>``; ``sign_error`` (mean over environments),
         ``robust_sign_error`` (worst) with its null's mean ``robust_sign_error_null`` (a worst case of
         many is above 1/2 by chance), the share of shuffles as good ``robust_sign_error_p``, and
@@ -143,7 +151,8 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
     target = dense_ranks(frame[comparison.target].to_numpy(dtype=np.float64))
     clusters = _clusters(frame, comparison)
     strata = _labels(frame, comparison.strata)
-    weights = bootstrap_weights(clusters, replicates=comparison.replicates, seed=comparison.seed)
+    weights = bootstrap_weights(clusters, replicates=max(comparison.cmi_replicates, 1), seed=comparison.seed)
+    ways = _ways(frame, clusters)
     shuffles = np.array(
         list(cluster_permutations(clusters, replicates=comparison.permutations, seed=comparison.seed, strata=strata))
     )
@@ -151,7 +160,9 @@ def _judge(frame: pd.DataFrame, names: list[str], comparison: Comparison, bar: t
     pairs = design_pairs(frame, axes=comparison.axes, fixed=comparison.fixed, nested=dict(comparison.nested))
 
     def ends(statistic: Callable[..., Floats]) -> tuple[Floats, Floats]:
-        return interval(statistic(weights=weights), confidence=comparison.confidence)
+        found = crossed(lambda weights: statistic(weights=weights), ways)
+        low, high = found.interval(confidence=comparison.confidence)
+        return np.clip(low, -1.0, 1.0), np.clip(high, -1.0, 1.0)  # where every tau lies
 
     def null_p(statistic: Callable[..., Floats], observed: Floats) -> Floats:
         return permutation_p_value(observed, np.array([statistic(target=target[index]) for index in shuffles]))
@@ -272,44 +283,59 @@ def _axis_pairs(axes: tuple[str, ...], levels: list[int]) -> list[tuple[tuple[st
 def family_differences(
     frame: pd.DataFrame, *, champion: str, rivals: Sequence[str], comparison: Comparison
 ) -> pd.DataFrame:
-    """Is one measure's tau-b larger than its rivals'? Paired: the same bootstrap samples for both.
+    """Is one measure's tau-b larger than its rivals'? Both with one interval, over configurations and seeds.
 
     Args:
-        frame: one row per run.
+        frame: one row per run, with a column ``seed``.
         champion: the measure whose superiority is claimed.
-        rivals: measures that it is claimed to beat.
-        comparison: target, clusters, replicates and confidence.
+        rivals: measures that it is claimed to beat, a family fixed beforehand.
+        comparison: target, clusters (configurations), level (what its confidence leaves) and margin.
 
     Returns:
-        Indexed by rival: ``runs`` that know both, both taus, their ``difference`` with ``low`` and ``high``, and
-        ``verdict`` (``"champion"``, ``"rival"`` or ``"undecided"`` where the interval holds zero), ``edge`` (distance
-        of the interval's nearer end to zero, where the verdict tips).
+        Indexed by rival: ``runs`` that know both, both taus, their ``difference`` with ``standard_error``, ``degrees``
+        of freedom, ``low`` and ``high`` (`analysis.statistics.crossed`; each rival alone); one-sided p-values
+        ``p_champion`` and ``p_rival`` of the other side, ``p_champion_holm`` and ``p_rival_holm`` corrected over the
+        family, ``p_equivalent`` where a margin was stated; ``verdict`` (``"champion"`` or ``"rival"`` where the
+        corrected p-value is at most half of the level, ``"equivalent"``, or ``"undecided"``), and ``edge``: how near
+        the nearer of the two corrected p-values is to where the verdict tips.
 
     Raises:
-        ValueError: if fewer than three runs know both measures.
+        ValueError: if fewer than three runs know both measures, or they share one seed or configuration.
     """
-    rows = {}
+    rows: dict[str, dict[str, object]] = {}
     for rival in rivals:
         known = frame.dropna(subset=[champion, rival, comparison.target]).reset_index(drop=True)
         if len(known) < 3:
             raise ValueError(f"{len(known)} runs know both {champion!r} and {rival!r}; at least three are needed")
+        ways = {"configuration": _clusters(known, comparison), "seed": known["seed"].to_numpy()}
         both, target = known[[champion, rival]].to_numpy(dtype=np.float64), known[comparison.target].to_numpy(float)
-        weights = bootstrap_weights(
-            _clusters(known, comparison), replicates=comparison.replicates, seed=comparison.seed
-        )
-        tau = kendall_tau(both, target)
-        samples = kendall_tau(both, target, weights=weights)
-        low, high = interval(samples[:, 0] - samples[:, 1], confidence=comparison.confidence)
+        tau, above = crossed_tau(both, target, ways)
+        low, high = above.interval(confidence=comparison.confidence)
         rows[rival] = {
             "runs": len(known),
-            "tau_champion": tau[0],
-            "tau_rival": tau[1],
-            "difference": tau[0] - tau[1],
+            "tau_champion": tau.value[0],
+            "tau_rival": tau.value[1],
+            "difference": above.value.item(),
+            "standard_error": above.standard_error.item(),
+            "degrees": above.degrees.item(),
             "low": low.item(),
             "high": high.item(),
-            "verdict": {1: "champion", -1: "rival", 0: "undecided"}[interval_side(low.item(), high.item(), scale=1.0)],
-            "edge": min(abs(low.item()), abs(high.item())),
+            "p_champion": above.p_above().item(),
+            "p_rival": above.p_below().item(),
         }
+        if comparison.margin is not None:
+            rows[rival]["p_equivalent"] = above.p_equivalent(comparison.margin).item()
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "rival"
-    return table
+    return _with_verdicts(table, level=1 - comparison.confidence)
+
+
+def _with_verdicts(table: pd.DataFrame, *, level: float) -> pd.DataFrame:
+    corrected = {side: adjust_p_values(table[f"p_{side}"], method="holm") for side in ("champion", "rival")}
+    wins = {side: p_values <= level / 2 for side, p_values in corrected.items()}
+    near = table["p_equivalent"] <= level if "p_equivalent" in table else np.zeros(len(table), dtype=bool)
+    verdict = np.select([wins["champion"], wins["rival"], near], ["champion", "rival", "equivalent"], "undecided")
+    edge = np.min([np.abs(p_values - level / 2) for p_values in corrected.values()], axis=0)
+    return table.assign(
+        p_champion_holm=corrected["champion"], p_rival_holm=corrected["rival"], verdict=verdict, edge=edge
+    )

@@ -3,8 +3,9 @@
 arXiv:2606.13767 says that its bounds follow measured generalization more consistently than loss landscapes and
 intruder dimensions do. The bound, the rule that names the rivals and the test were written here before any run was
 looked at: the bound is Table 1's root term on the run's actual update, the rivals are every landscape, curvature and
-intruder measure at hand, and the test is the paired bootstrap of the difference in Kendall's tau-b over clusters of
-runs. Measures and runs that were added later enter by the same rule.
+intruder measure at hand. The test was a paired bootstrap of the difference in Kendall's tau-b over configurations; it
+was too sure, since configurations share their seeds, and is now `analysis.statistics.crossed_tau`, with Holm's
+correction before a rival wins. Measures and runs that were added later enter by the same rule.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.statistics import Comparison, agreement_table, family_differences, same
+from analysis.statistics import (
+    Comparison,
+    agreement_table,
+    detectable_difference,
+    family_differences,
+    family_verdict,
+    same,
+    verdict_rates,
+)
 from analysis.studies.predictors import DESIGN, LOSSES, candidates
 from analysis.studies.published import pair_tests, published_agreement
 
@@ -46,46 +55,67 @@ def rival_columns(columns: Sequence[str], *, families: Mapping[str, str]) -> lis
     return [name for name in columns if families[name] in RIVAL_FAMILIES]
 
 
-def judge_claim(frame: pd.DataFrame, *, comparison: Comparison, champion: str = CHAMPION) -> dict[str, Any]:
+def judge_claim(
+    frame: pd.DataFrame, *, comparison: Comparison, champion: str = CHAMPION, worlds: int = 0
+) -> dict[str, Any]:
     """Decide the claim on one task's runs.
 
     Args:
         frame: from ``analysis.studies.predictors.comparison_frame``, one task.
-        comparison: the target and the resampling.
+        comparison: the target, the level and the margin.
         champion: the measure whose superiority is claimed.
+        worlds: simulated per planted difference, for the verdicts' null rates and power; 0 leaves them out.
 
     Returns:
-        ``verdict``: ``"supported"`` (the bound beats every rival, its interval above zero), ``"contradicted"``
-        (some rival beats it and it beats none), ``"mixed"`` (both happen), ``"undecided"`` (not all are beaten
-        and none beats it), or ``"no rivals"``;
-        ``sentence``: the same in words with the counts; ``differences``: the table behind it.
+        ``verdict``: ``"supported"`` (the bound beats every rival), ``"contradicted"`` (some rival beats it and it
+        beats none), ``"mixed"`` (both happen), ``"equivalent"`` or ``"undecided"``, as
+        ``analysis.statistics.family_verdict`` judges, ``"one seed"`` where seeds cannot be drawn, or ``"no rivals"``;
+        ``sentence``: the same in words with the counts; ``differences``: the table behind it; ``rates``: from
+        ``analysis.statistics.verdict_rates`` over the runs that know the champion and every rival, or None.
     """
+    nothing: dict[str, Any] = {"differences": None, "rates": None}
     rivals = rival_columns(candidates(frame), families=frame.attrs["families"])
     if champion not in candidates(frame) or not rivals:
-        return {"verdict": "no rivals", "sentence": "No landscape or intruder measure was taken.", "differences": None}
+        return {"verdict": "no rivals", "sentence": "No landscape or intruder measure was taken."} | nothing
+    if frame["seed"].nunique() < 2:
+        return {"verdict": "one seed", "sentence": "One seed alone says nothing about others."} | nothing
     differences = family_differences(frame, champion=champion, rivals=rivals, comparison=comparison)
-    counts = {name: int((differences["verdict"] == name).sum()) for name in ("champion", "rival", "undecided")}
-    if counts["champion"] == len(rivals):
-        verdict = "supported"
-    elif counts["rival"]:
-        verdict = "mixed" if counts["champion"] else "contradicted"
-    else:
-        verdict = "undecided"
+    sides = ("champion", "rival", "equivalent", "undecided")
+    counts = {name: int((differences["verdict"] == name).sum()) for name in sides}
+    level = 1 - comparison.confidence
+    verdict = family_verdict(
+        differences["p_champion"], differences["p_rival"], p_equivalent=differences.get("p_equivalent"), level=level
+    )
+    rates = _rates(frame, [champion, *rivals], comparison=comparison, worlds=worlds) if worlds else None
     sentence = (
         f"The order of {champion} follows the measured {comparison.target} better than {counts['champion']} of "
         f"{len(rivals)} landscape, curvature and intruder measures, worse than {counts['rival']}, and cannot be told "
-        f"apart from {counts['undecided']} ({comparison.confidence:.0%} intervals over {len(frame)} runs): "
-        f"the claim is {verdict}."
+        f"apart from {len(rivals) - counts['champion'] - counts['rival']} ({level:.0%} over the family, {len(frame)} "
+        f"runs): the claim is {verdict}."
     )
-    return {"verdict": verdict, "sentence": sentence, "differences": differences}
+    return {"verdict": verdict, "sentence": sentence, "differences": differences, "rates": rates}
+
+
+def _rates(frame: pd.DataFrame, names: Sequence[str], *, comparison: Comparison, worlds: int) -> pd.DataFrame:
+    known = frame.dropna(subset=[*names, comparison.target])
+    return verdict_rates(
+        known[list(names)],
+        known[comparison.target],
+        configuration=known.groupby(list(comparison.cluster or comparison.axes), dropna=False).ngroup(),
+        seed=known["seed"],
+        worlds=worlds,
+        draws=comparison.seed,
+        level=1 - comparison.confidence,
+        margin=comparison.margin,
+    )
 
 
 def compare_task(
     frame: pd.DataFrame,
     *,
     loss: str,
-    replicates: int = 1000,
     permutations: int = 999,
+    worlds: int = 0,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -117,13 +147,12 @@ def compare_task(
         nested=(("links", "method"),),
         cluster=("method", "rank", "links"),
         controls=("train_loss", *(["rank"] if "rank" in axes else [])),
-        replicates=replicates,
         permutations=permutations,
         cmi_replicates=min(100, permutations),
         seed=seed,
     )
     table = agreement_table(frame, measures=candidates(frame), comparison=comparison, progress=progress)
-    return table, judge_claim(frame, comparison=comparison)
+    return table, judge_claim(frame, comparison=comparison, worlds=worlds)
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
@@ -137,25 +166,27 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def result(
-    frame: pd.DataFrame, *, replicates: int, permutations: int, seed: int, progress: bool = True
+    frame: pd.DataFrame, *, permutations: int, seed: int, worlds: int = 0, progress: bool = True
 ) -> dict[str, Any]:
     """Everything that the comparison has to say, as the values and tables of a result file.
 
     Args:
         frame: from ``analysis.studies.predictors.comparison_frame``; its tasks are compared one by one, since a gap in
             one loss on one data set says nothing about a gap in another.
-        replicates: bootstrap samples.
         permutations: shuffles of the null.
-        seed: of both.
+        seed: of both, and of the worlds.
+        worlds: as in :func:`judge_claim`.
         progress: show progress bars.
 
     Returns:
         ``values`` and ``tables`` for ``analysis.records.write_result``: the runs, each measure's stated family,
         one agreement table and one table of differences per task and loss, the verdicts and their sentences; a task
         with too few or too equal runs is left out, its reason under ``<task>/<loss>/left_out``. How near what is
-        decided lies to tipping:
-        ``verdict_edge`` (the interval end nearest to zero among the rivals), ``best_margin`` (tau-b of the best measure
-        minus the second's) and ``significant_edge`` (the q nearest to its level).
+        decided lies to tipping: ``verdict_edge`` (the least distance of a corrected p-value to its level),
+        ``best_margin`` (tau-b of the best measure minus the second's) and ``significant_edge`` (the q nearest to its
+        level). With worlds, the table ``rates/<task>/<loss>``, ``null_decided`` (how often a verdict other than
+        undecided comes up where nobody is ahead) and ``detectable`` (the difference of tau-b seen with a power of 0.8;
+        left out where no planted one is).
 
     Raises:
         ValueError: if no task can be compared.
@@ -176,8 +207,8 @@ def result(
                 table, claim = compare_task(
                     runs,
                     loss=loss,
-                    replicates=replicates,
                     permutations=permutations,
+                    worlds=worlds,
                     seed=seed,
                     progress=progress,
                 )
@@ -189,6 +220,11 @@ def result(
             if claim["differences"] is not None:
                 tables[f"differences/{where}"] = _table(claim["differences"])
                 values[f"{where}/verdict_edge"] = float(claim["differences"]["edge"].min())
+            if claim["rates"] is not None:
+                tables[f"rates/{where}"] = _table(claim["rates"].set_index("strength"))
+                values[f"{where}/null_decided"] = 1 - float(claim["rates"]["undecided"].iloc[0])
+                if (least := detectable_difference(claim["rates"])) < math.inf:
+                    values[f"{where}/detectable"] = least
             # A measure known for some of the runs only was ranked on another population.
             leading = table[table["runs"] == table["runs"].max()]["tau_b"]
             values[f"{where}/best"] = leading.index[0]

@@ -44,15 +44,15 @@ def run_plane(run: LoadedRun, *, space: SpaceName = "merged", examples: int = 50
         space=space,
         names=None if space == "full" else adapted_weights(run.model, run.record),
         checkpoints=checkpoint_states(run, space=space) if options.get("directions") == "pca" else None,
-        title=METHODS[run.record["config"]["method"]].name,
+        title=run.title,
         **options,
     )
 
 
 def measured_planes(
-    paths: Iterable[str | Path],
+    paths: Iterable[str | Path | LoadedRun],
     *,
-    steps: int = 15,
+    steps: int | tuple[int, int] = 15,
     evaluation: Evaluation | None = None,
     data: str | None = None,
     model: str | None = None,
@@ -61,8 +61,8 @@ def measured_planes(
     """Measure one plane per run on the same seed's directions; each is handed on, after the run's record, once there.
 
     Args:
-        paths: runs' folders, or their records.
-        steps: points per axis.
+        paths: runs' folders, their records, or runs and models that are loaded.
+        steps: points per axis, or along x and y.
         evaluation: how the losses are evaluated; by default as `plane` does, without a bar of each plane's points.
         data: where the runs' data is now; None is where it was.
         model: where the base model is now.
@@ -72,12 +72,13 @@ def measured_planes(
         ValueError: as in :func:`run_plane`; the message names the run.
     """
     how = Evaluation(progress=False) if evaluation is None else evaluation
-    for path in tqdm(list(paths), desc="planes", leave=False, delay=2):
+    for path in tqdm(paths, desc="planes", leave=False, delay=2):
         try:
-            run = load_run(path, data=data, model=model)
+            run = path if isinstance(path, LoadedRun) else load_run(path, data=data, model=model)
             surface = run_plane(run, steps=steps, evaluation=how, **options)
         except ValueError as error:
-            raise ValueError(f"run {str(path)!r}: {error}") from None
+            where = path.folder if isinstance(path, LoadedRun) else path
+            raise ValueError(f"run {str(where)!r}: {error}") from None
         yield run.record, surface
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "beyond_frame",
     "errata_frame",
     "methods_frame",
+    "needed_frame",
     "paper_pairs",
     "result",
     "table1_frame",
@@ -97,6 +98,41 @@ def methods_frame(shapes: Sequence[LayerShape], *, methods: Sequence[str], **opt
         frame.insert(0, "method", key)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def needed_frame(
+    *,
+    methods: Sequence[str] = ("fft", "lora", "cla", "cola", "c3la"),
+    rank: int = RANK,
+    bits: float = BITS,
+    links: int = NUM_LINKS,
+) -> pd.DataFrame:
+    """Say for every pair of the paper how many examples each method needs before its cheapest bound says something.
+
+    Args:
+        methods: keys of methods.
+        rank: r.
+        bits: q.
+        links: k of the chained methods.
+
+    Returns:
+        Columns model, dataset, n, method, needed (the least n at which the gap's bound is at most the range of a loss
+        in [0, 1]) and times (needed / n).
+    """
+    least = {
+        (model, key): bounds.needed(
+            "num_examples", layers=layers.for_model(model), method=key, rank=rank, bits=bits, links=links
+        )
+        for model in dict.fromkeys(model for model, _, _ in paper_pairs())
+        for key in methods
+    }
+    rows = [
+        {"model": model, "dataset": data, "n": n, "method": key, "needed": found, "times": found / n}
+        for model, data, n in paper_pairs()
+        for key in methods
+        if (found := least[model, key]) is not None
+    ]
+    return pd.DataFrame(rows)
 
 
 def trained_frame(path: str | Path, **options: Any) -> pd.DataFrame:

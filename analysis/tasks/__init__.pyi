@@ -12,6 +12,7 @@ from .load import check_places as check_places
 from .load import load_model as load_model
 from .load import load_task as load_task
 from .load import task_names as task_names
+from .models import weights_folder as weights_folder
 from .presets import DATASETS as DATASETS
 from .presets import MODELS as MODELS
 from .presets import TINY_MODELS as TINY_MODELS

@@ -180,7 +180,7 @@ def read_delimited(
                     f"(separator {found!r}, quoting {quoting})"
                 )
             rows.append(dict(zip(header, cells, strict=False)))
-            wrapped += _written_quoted(cells)
+            wrapped += quoting == "none" and _written_quoted(cells)
             if last > line and any(_holds_records(cell, found, len(header)) for cell in cells):
                 spread.append(f"{line}-{last}")
     if blank:

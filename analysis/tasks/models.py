@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -31,6 +32,7 @@ __all__ = [
     "load_tokenizer",
     "resolve_model",
     "supports_multiple_choice",
+    "weights_folder",
 ]
 
 
@@ -39,8 +41,9 @@ def resolve_model(spec: str) -> str:
     """Turn a model's name into something ``from_pretrained`` accepts.
 
     Args:
-        spec: a local folder, ``tiny:NAME`` (a tiny random stand-in, see ``analysis.tasks.tiny_models``), one of
-            the ten preset names of ``analysis.tasks.presets.MODELS``, or a hub id.
+        spec: a local folder, a local GGUF file, ``tiny:NAME`` (a tiny random stand-in, see
+            ``analysis.tasks.tiny_models``), one of the ten preset names of ``analysis.tasks.presets.MODELS``, or a hub
+            id.
 
     Raises:
         ValueError: if it looks like a folder but is none, or a folder without ``config.json``.
@@ -52,6 +55,10 @@ def resolve_model(spec: str) -> str:
         if not (path / "config.json").is_file():
             raise ValueError(f"model folder {spec!r} holds no config.json; give a folder saved by save_pretrained")
         return str(path)
+    if path.is_file():
+        if not _is_gguf(path):
+            raise ValueError(f"model file {spec!r} is no GGUF file; give that, or a folder saved by save_pretrained")
+        return str(path)
     if spec in MODELS:
         return MODELS[spec].hub
     if path.is_absolute() or spec.startswith((".", "~")) or spec.count("/") > 1:
@@ -59,15 +66,48 @@ def resolve_model(spec: str) -> str:
     return spec
 
 
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
 def _from_pretrained(factory: Any, spec: str, **kwargs: Any) -> Any:
     target = resolve_model(spec)
+    if Path(target).is_file():
+        target, kwargs["gguf_file"] = str(Path(target).parent), Path(target).name
     local = Path(target).is_dir() or not hub_reachable()
     try:
         with quiet_transformers():
             return factory.from_pretrained(target, local_files_only=local, **kwargs)
+    except ImportError as error:
+        if "gguf_file" not in kwargs:
+            raise
+        raise ValueError(f"model {spec!r} is a GGUF file; reading it needs the package gguf: {error}") from None
     except (OSError, ConnectionError) as error:
         if Path(target).is_dir():
             raise ValueError(f"model folder {spec!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        offline = "" if hub_reachable() else " (offline)"
+        raise ValueError(
+            f"model {spec!r} is no local folder and cannot be fetched from the hub{offline}; give a local folder"
+        ) from None
+
+
+def weights_folder(spec: str) -> Path:
+    """Return a local folder of a model's weights: the folder itself, or the hub's files, fetched once.
+
+    Args:
+        spec: see :func:`resolve_model`.
+
+    Raises:
+        ValueError: if it is neither a local folder nor reachable on the hub.
+    """
+    target = resolve_model(spec)
+    if Path(target).is_dir():
+        return Path(target)
+    try:
+        wanted = ["*.safetensors", "*.json", "*.bin"]
+        return Path(snapshot_download(target, allow_patterns=wanted, local_files_only=not hub_reachable()))
+    except (OSError, ConnectionError, ValueError):
         offline = "" if hub_reachable() else " (offline)"
         raise ValueError(
             f"model {spec!r} is no local folder and cannot be fetched from the hub{offline}; give a local folder"
@@ -106,7 +146,7 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> Pre
     """Load a base model for a kind of task, its missing head drawn by ``seed``.
 
     Args:
-        spec: see :func:`resolve_model`.
+        spec: see :func:`resolve_model`; a GGUF file is dequantised, and what comes back is a plain model.
         kind: kind of task.
         num_labels: classes of the head; ignored by causal LM and multiple choice.
         seed: seed of the new weights.
@@ -143,6 +183,9 @@ def load_pretrained(spec: str, *, kind: Kind, num_labels: int, seed: int) -> Pre
         )
     if kind != "image-classification" and model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = load_tokenizer(spec).pad_token_id
+    if Path(resolve_model(spec)).is_file() and getattr(model, "hf_quantizer", None) is not None:
+        # Its numbers are plain. Marked as quantised, the Trainer would not train it, nor save_pretrained save it.
+        model.hf_quantizer.remove_quantization_config(model)
     model.missing_keys = sorted(info["missing_keys"])
     redraw(model, [*model.missing_keys, *(str(key[0]) for key in info["mismatched_keys"])], seed=seed)
     return cast(PreTrainedModel, model.eval())

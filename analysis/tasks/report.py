@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -56,6 +57,8 @@ class DataReport:
         shown: one example of either split as the model sees it, its label behind it.
         remarks: what a reader found or changed.
         doubts: what looks misread.
+        content: names the examples by what is in them: 12 hexadecimal digits. A run's key knows its data by the names
+            and sizes of the files alone.
     """
 
     kind: str
@@ -69,6 +72,7 @@ class DataReport:
     shown: tuple[str, ...]
     remarks: tuple[str, ...]
     doubts: tuple[str, ...]
+    content: str
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -157,6 +161,14 @@ def _split_report(
     )
 
 
+def _content(rows: Mapping[str, Sequence[Mapping[str, Any]]], inputs: Mapping[str, Sequence[Hashable]]) -> str:
+    digest = hashlib.sha256()
+    for split in ("train", "heldout"):
+        for row, given in zip(rows[split], inputs[split], strict=True):
+            digest.update(repr((given, str(row.get("target", row.get("label"))))).encode(errors="surrogatepass"))
+    return digest.hexdigest()[:12]
+
+
 def report_data(
     *,
     kind: str,
@@ -216,6 +228,7 @@ def report_data(
         shown=tuple(text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..." for text in shown),
         remarks=tuple(f"{part.where}: {remark}" for part in parts for remark in part.remarks),
         doubts=tuple(f"{part.where}: {doubt}" for part in parts for doubt in part.doubts),
+        content=_content(rows, inputs),
     )
 
 

@@ -5,10 +5,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from transformers import Trainer, TrainingArguments
 
-from adapters import current_link, delta_weights, last_checkpoint, merge_and_continue, prepare
+from adapters import (
+    ColumnConfig,
+    current_link,
+    delta_weights,
+    describe,
+    export_to_lora,
+    last_checkpoint,
+    merge_and_continue,
+    prepare,
+)
 from adapters.chain import link_boundaries, reset_moments
 from theory.methods import METHODS
 
@@ -226,3 +235,83 @@ def test_a_trainer_with_fewer_steps_than_links_is_refused(build, tmp_path):
 def test_a_folder_without_complete_checkpoints_has_no_last_one(tmp_path):
     (tmp_path / "checkpoint-3").mkdir()
     assert last_checkpoint(tmp_path) is None
+
+
+def plain_trainer(model, folder, *, steps=8, callbacks=(), **arguments):
+    """A Trainer as anybody writes it, who knows nothing of chains."""
+    arguments = {"save_strategy": "no", **arguments}
+    words = TrainingArguments(
+        str(folder), max_steps=steps, per_device_train_batch_size=4, report_to=[], use_cpu=True, disable_tqdm=True,
+        learning_rate=0.05, logging_steps=100, **arguments,
+    )  # fmt: skip
+    return Trainer(model=model, args=words, train_dataset=Images(), callbacks=list(callbacks))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_a_plain_trainer_moves_a_chain_made_by_pefts_own_call(build, tmp_path):
+    model = get_peft_model(build("vit"), ColumnConfig(method="c3la", r=3, links=4))
+    trainer = plain_trainer(model, tmp_path, save_strategy="steps", save_steps=2)
+    trainer.train()
+    assert current_link(model) == model.peft_config["default"].link == 3
+    marks = {int(p.parent.name.split("-")[1]): json.loads(p.read_text()) for p in tmp_path.glob("*/chain.json")}
+    assert {step: mark["link"] for step, mark in marks.items()} == {2: 1, 4: 2, 6: 3, 8: 3}
+    support = set(range(12))  # four links of three columns
+    assert all(
+        set(delta.abs().sum(0).nonzero().flatten().tolist()) == support for delta in delta_weights(model).values()
+    )
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "adapter_config.json").read_text())["link"] == 3
+
+
+@chains
+def test_a_trainer_without_our_callback_trains_what_one_with_it_trains(build, tmp_path, method):
+    states = []
+    for handed in (True, False):
+        prepared = prepare(build("vit"), method, rank=3, links=3, schedule="link", seed=1)
+        trainer = plain_trainer(prepared.model, tmp_path, callbacks=prepared.callbacks if handed else (), seed=1)
+        trainer.train()
+        assert current_link(prepared.model) == 2
+        states.append(prepared.model.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_a_plain_trainer_resumes_a_chain(build, tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    whole = prepare(build("vit"), "c3la", rank=3, links=3).model
+    plain_trainer(whole, tmp_path, steps=6, **saving).train()
+    for at in (2, 3):
+        resumed = prepare(build("vit"), "c3la", rank=3, links=3).model
+        plain_trainer(resumed, tmp_path / "b", steps=6).train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{at}"))
+        assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+
+
+def test_models_without_chains_and_finished_chains_train_on_as_they_are(build, tmp_path, caplog):
+    plain_trainer(prepare(build("vit"), "cla", rank=3).model, tmp_path, steps=2).train()
+    plain_trainer(build("vit"), tmp_path, steps=2).train()
+    done = prepare(build("vit"), "c3la", rank=3, links=3).model
+    merge_and_continue(done)
+    caplog.clear()
+    plain_trainer(done, tmp_path, steps=2).train()
+    assert current_link(done) == 1
+    assert "the chain 'default' stays on link 2 of 3" in caplog.text
+    with pytest.raises(ValueError, match="links=5 needs at least one optimizer step per link, got max_steps=4"):
+        plain_trainer(prepare(build("vit"), "c3la", rank=3, links=5).model, tmp_path, steps=4).train()
+
+
+@chains
+def test_saving_describing_and_exporting_say_how_many_links_were_trained(build, tmp_path, caplog, method):
+    model = prepare(build("vit"), method, rank=3, links=3).model
+    for doing, act in (
+        ("saving", lambda: model.save_pretrained(tmp_path / "saved")),
+        ("describing", lambda: describe(model)),
+        ("exporting", lambda: export_to_lora(model, tmp_path / "lora")),
+    ):
+        caplog.clear()
+        act()
+        assert f"{doing} a chain of 3 links of which 1 was trained" in caplog.text
+    for links in (2, 3):
+        merge_and_continue(model)
+        caplog.clear()
+        records = [record for record in describe(model) if record["kind"] != "head"]
+        assert {record["links"] for record in records} == {links}
+        assert ("of which 2 were trained" in caplog.text) == (links == 2)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
-import pytest
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -40,18 +40,22 @@ def descriptions():
     assert "capped" in lora
 
 
-def refusals(folder):
-    """What is not W0 + dW has no merged landscape, and no spectra without its base in memory."""
+def merged(folder):
+    """What does not add to W0 still has a merged weight: a space to move it in, and a spectrum from disk."""
     base = nn.Sequential(nn.Linear(8, 8))
     save_file(base.state_dict(), folder / "base.safetensors")
     model = prepare(base, "dora", rank=2, target_modules=["0"], modules_to_save=[]).model
     assert len(parameter_space(model, "adapter").center) == 3
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape) * parameter.requires_grad
     model.save_pretrained(str(folder / "adapter"))
-    refused = "of family 'dora' does not add to W0; "
-    with pytest.raises(ValueError, match=f"{refused}accepted space: adapter"):
-        parameter_space(model, "merged")
-    with pytest.raises(ValueError, match=f"{refused}load it with its base"):
-        list(from_adapter(folder / "adapter", folder / "base.safetensors"))
+    space = parameter_space(model, "merged")
+    assert space.bare == ("base_model.model.0",)
+    (update,) = from_adapter(folder / "adapter", folder / "base.safetensors")
+    want = model.merge_and_unload()[0].weight
+    for found in (*space.center.values(), update.tuned):
+        torch.testing.assert_close(found, want.detach())
 
 
 def commands(folder):
@@ -60,7 +64,7 @@ def commands(folder):
     grid = ["--methods", "dora", "cla", "--ranks", "1,16", "--seeds", "2"]
     assert main(["sweep", "--tasks", "digits", *grid, *few, "--folder", runs]) == 0
     assert main(["measure", runs, "--kinds", "wide", "--quiet"]) == 0
-    draws = ["--replicates", "9", "--permutations", "9", "--quiet"]
+    draws = ["--permutations", "9", "--quiet"]
     assert main(["compare", runs, *draws, "--results", str(results / "agreement.json")]) == 0
     assert main(["collect", runs, "--result", str(results / "digits.json"), "--command", "sweep"]) == 0
     printed = "published_agreement.json"
@@ -89,7 +93,7 @@ if __name__ == "__main__":
     matplotlib.use("agg")
     registries()
     descriptions()
-    refusals(Path(sys.argv[1]))
+    merged(Path(sys.argv[1]))
     commands(Path(sys.argv[1]))
     comparison(Path(sys.argv[1]))
     report(Path(sys.argv[1]))

@@ -13,6 +13,11 @@ from .coding import CodeWriter as CodeWriter
 from .coding import adaptive_bits as adaptive_bits
 from .excess import empirical_bernstein as empirical_bernstein
 from .excess import excess_loss_bound as excess_loss_bound
+from .heldout import betting_bound as betting_bound
+from .heldout import cluster_bound as cluster_bound
+from .heldout import exact_tail_bound as exact_tail_bound
+from .heldout import hoeffding_bound as hoeffding_bound
+from .heldout import improvement_bound as improvement_bound
 from .occam import choice_bits as choice_bits
 from .occam import disagreement_bound as disagreement_bound
 from .occam import kraft_sum as kraft_sum

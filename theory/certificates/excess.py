@@ -21,7 +21,12 @@ BERNSTEIN = "empirical Bernstein, arXiv:0907.3740"
 
 @checked
 def empirical_bernstein(
-    values: Reals, *, complexity: NonNegatives, delta: Probability, value_range: Positive = 1.0
+    values: Reals,
+    *,
+    complexity: NonNegatives,
+    delta: Probability,
+    value_range: Positive = 1.0,
+    of: Literal["risk", "excess"] = "risk",
 ) -> Bound:
     r"""Bound a mean by the sample's mean and variance.
 
@@ -38,6 +43,7 @@ def empirical_bernstein(
         complexity: K in nats (b ln 2 for a code word of b bits), broadcast to the leading shape.
         delta: failure probability.
         value_range: Delta.
+        of: what the values are: losses, of at least 0, or what they exceed W0's by.
 
     Returns:
         Upper bounds of the mean, of the leading shape; negative where the values are.
@@ -56,7 +62,7 @@ def empirical_bernstein(
         raise ValueError(f"values must span at most value_range = {value_range}, got a span of {span}")
     return Bound(
         name="empirical-bernstein",
-        of="excess",
+        of=of,
         value=_bernstein(array, complexity, math.log(2) - math.log(delta), value_range),
         kind="high-probability",
         delta=delta,

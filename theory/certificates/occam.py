@@ -104,7 +104,7 @@ def spare_bits(
     if not empirical_risk < target_risk <= 1:
         raise ValueError(f"target_risk must lie in ({empirical_risk}, 1], got {target_risk}")
     bits = (num_examples * float(binary_kl(empirical_risk, target_risk)) + math.log(delta)) / math.log(2)
-    return bits - abs(bits) * 2.0**-45
+    return bits if math.isinf(bits) else bits - abs(bits) * 2.0**-45
 
 
 @checked
@@ -176,11 +176,10 @@ def subsampled_bound(
     >>> round(subsampled_bound(0.1, bits=800, num_examples=5452, num_sampled=1000, delta=0.05).value, 4)
     0.3201
     """
-    share = num_sampled / (num_sampled + num_examples)
-    log_delta = math.log(delta)
+    log_delta, log_both = math.log(delta), math.log(num_sampled + num_examples)
     nats = np.asarray(bits, dtype=np.float64) * math.log(2)
-    complexity = upwards((nats - math.log(share) - log_delta) / num_examples)
-    estimation = upwards((-math.log1p(-share) - log_delta) / num_sampled)
+    complexity = upwards((nats - math.log(num_sampled) + log_both - log_delta) / num_examples)
+    estimation = upwards((log_both - math.log(num_examples) - log_delta) / num_sampled)
     risk = share_of_range("sampled_risk", sampled_risk, loss_range)
     if form == "kl":
         value = kl_upper(kl_upper(risk, estimation), complexity)

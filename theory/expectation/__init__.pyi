@@ -8,6 +8,8 @@ from .forms import direct as direct
 from .forms import excess as excess
 from .forms import information as information
 from .forms import perturbation as perturbation
+from .needed import needed as needed
+from .needed import survey as survey
 from .rules import Case as Case
 from .rules import Rule as Rule
 from .rules import register_bound as register_bound

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from theory.arguments import Count, Integer, Number, Positive, Whole, check_of, checked
-from theory.checks import check_choice, check_number, check_text, shown
+from theory.checks import check_choice, check_integer, check_number, check_text, shown
 from theory.defaults import BITS, RANK
 from theory.descriptions import LINKS, Description
 from theory.expectation.table1 import check_rank
@@ -104,6 +104,10 @@ def plan(
         check_rank(rank, shapes)
     count = links if chosen.chained else 1
     rng = np.random.default_rng(seed)
+    numbers = {
+        size: chosen.numbers_trained(out_features=size[0], in_features=size[1], rank=rank, links=count)
+        for size in {(shape.out_features, shape.in_features) for shape in shapes}
+    }
     records = [
         UpdateRecord(
             name=shape.name,
@@ -112,9 +116,7 @@ def plan(
             in_features=shape.in_features,
             rank=None if dense else rank,
             links=count,
-            numbers_trained=chosen.numbers_trained(
-                out_features=shape.out_features, in_features=shape.in_features, rank=rank, links=count
-            ),
+            numbers_trained=numbers[shape.out_features, shape.in_features],
             a_trained=chosen.trains == "both",
             support=_planned_support(chosen, shape.in_features, rank, count, rng),
             bits=cast(int, bits),
@@ -148,27 +150,37 @@ def check_record(record: Mapping[str, Any], position: int, *, planned: bool = Fa
     missing = sorted(UpdateRecord.__required_keys__ - set(record))
     if missing:
         raise ValueError(f"records[{position}] must hold every key of UpdateRecord, lacks {', '.join(missing)}")
-    label = f"of records[{position}] ({shown(record['name'])})"
-    check_text(f"name {label}", record["name"])
-    for key, check in _FIELDS.items():
-        check(f"{key} {label}", record[key])
-    norms = [record[key] for key in ("norm_update", "norm_base", "norm_merged")]
-    if not (planned and all(isinstance(norm, float) and math.isnan(norm) for norm in norms)):
-        for key in ("norm_update", "norm_base", "norm_merged"):
-            check_number(f"{key} {label}", record[key])
-    family = families().get(check_choice(f"kind {label}", record["kind"], (*families(), "head")))
-    if family == COLUMNS and record["support"] is None:
-        raise ValueError(f"support {label} must list the columns of a record of kind 'columns', got None")
-    if record["support"] is not None:
-        _check_support(record["support"], record["in_features"], label)
-        if family in (None, DENSE):
-            raise ValueError(
-                f"support {label} must be None for kind {record['kind']!r}, got {shown(record['support'])}"
-            )
-    _check_numbers(cast(UpdateRecord, record), family, label)
+    check_text(f"name of records[{position}]", record["name"])
+    try:
+        _check_fields(record, "", planned)
+    except (TypeError, ValueError):  # once more, and with its place: a label for each of a thousand records costs time
+        _check_fields(record, f" of records[{position}] ({shown(record['name'])})", planned)
     return cast(UpdateRecord, record)
 
 
+def _check_fields(record: Mapping[str, Any], label: str, planned: bool) -> None:
+    for key, check in _FIELDS.items():
+        check(key + label, record[key])
+    for key in ("rank", "seed"):
+        if record[key] is not None:
+            check_integer(key + label, record[key], minimum=int(key == "rank"))
+    norms = [record[key] for key in _NORMS]
+    if not (planned and all(type(norm) is float and norm != norm for norm in norms)):
+        for key, norm in zip(_NORMS, norms, strict=True):
+            check_number(key + label, norm)
+    known = families()
+    family = known.get(check_choice(f"kind{label}", record["kind"], (*known, "head")))
+    if family is COLUMNS and record["support"] is None:
+        raise ValueError(f"support{label} must list the columns of a record of kind 'columns', got None")
+    if record["support"] is not None:
+        _check_support(record["support"], record["in_features"], label)
+        if family is None or family is DENSE:
+            got = shown(record["support"])
+            raise ValueError(f"support{label} must be None for kind {record['kind']!r}, got {got}")
+    _check_numbers(cast(UpdateRecord, record), family, label)
+
+
+_NORMS = ("norm_update", "norm_base", "norm_merged")
 _FIELDS: dict[str, Callable[[str, Any], Any]] = {
     "out_features": Integer(1),
     "in_features": Integer(1),
@@ -176,42 +188,40 @@ _FIELDS: dict[str, Callable[[str, Any], Any]] = {
     "numbers_trained": Integer(0),
     "bits": Number(positive=True),
     "side_information_bits": Number(),
-    "rank": cast(Callable[[str, Any], Any], check_of(Count | None)),
-    "seed": cast(Callable[[str, Any], Any], check_of(Whole | None)),
     "a_trained": cast(Callable[[str, Any], Any], check_of(bool)),
 }
 
 
 def _check_support(support: Any, columns: int, label: str) -> None:
     if isinstance(support, (str, bytes)) or not isinstance(support, (Sequence, np.ndarray)):
-        raise TypeError(f"support {label} must be a list of columns, got {shown(support)}")
+        raise TypeError(f"support{label} must be a list of columns, got {shown(support)}")
     if any(isinstance(column, bool) or not isinstance(column, (int, np.integer)) for column in support):
-        raise TypeError(f"support {label} must hold integers, got {shown(support)}")
+        raise TypeError(f"support{label} must hold integers, got {shown(support)}")
     if any(not 0 <= column < columns for column in support):
-        raise ValueError(f"support {label} must hold columns between 0 and {columns - 1}, got {shown(support)}")
+        raise ValueError(f"support{label} must hold columns between 0 and {columns - 1}, got {shown(support)}")
     if any(first >= second for first, second in pairwise(support)):
-        raise ValueError(f"support {label} must hold distinct columns in ascending order, got {shown(support)}")
+        raise ValueError(f"support{label} must hold distinct columns in ascending order, got {shown(support)}")
 
 
 def _check_numbers(record: UpdateRecord, family: Family | None, label: str) -> None:
     """Refuse counts that the shape, the links and the support cannot have, and a change by what was not trained."""
     trained, rows, columns = record["numbers_trained"], record["out_features"], record["in_features"]
     if trained == 0 and record["norm_update"] > 0:
-        raise ValueError(f"numbers_trained {label} is 0 although norm_update is {record['norm_update']}")
-    if family in (None, DENSE) and trained > rows * columns * record["links"]:
+        raise ValueError(f"numbers_trained{label} is 0 although norm_update is {record['norm_update']}")
+    if (family is None or family is DENSE) and trained > rows * columns * record["links"]:
         most = rows * columns * record["links"]
-        raise ValueError(f"numbers_trained {label} must be at most {most}, its size times its links; got {trained}")
-    if family == COLUMNS:
+        raise ValueError(f"numbers_trained{label} must be at most {most}, its size times its links; got {trained}")
+    if family is COLUMNS:
         whole = rows * len(record["support"] or ())
         if not whole <= trained <= whole * record["links"]:
             raise ValueError(
-                f"support {label} must hold the columns in which {trained} numbers of {rows} rows were trained in "
+                f"support{label} must hold the columns in which {trained} numbers of {rows} rows were trained in "
                 f"{record['links']} links, each column in full; got {shown(record['support'])}"
             )
-    if family == FACTORS and record["a_trained"] and record["rank"] is not None:
+    if family is FACTORS and record["a_trained"] and record["rank"] is not None:
         least = record["rank"] * columns * record["links"]
         if 0 < trained < least:
-            raise ValueError(f"numbers_trained {label} must be at least {least}, those of A alone; got {trained}")
+            raise ValueError(f"numbers_trained{label} must be at least {least}, those of A alone; got {trained}")
 
 
 def _planned_support(

@@ -79,7 +79,7 @@ class Case:
         """
         extra = math.log2(self.num_choices)
         described = self._described
-        names = ["links", "support", *(name for lengths in described for name in lengths)]
+        names = ["links", *(name for lengths in described for name in lengths)]
         totals = {
             name: extra + sum(lengths.get(name, lengths["links"]) for lengths in described)
             for name in dict.fromkeys(names)

@@ -44,12 +44,13 @@ def dual_gap(
         return 0.0
     if math.isinf(information):
         return math.inf
-    guess = math.log(math.sqrt(2 * information / variance))
+    guess = (math.log(2) + math.log(information) - math.log(variance)) / 2
     high = min(guess + 14, math.log(upper) if math.isfinite(upper) else math.inf)
     low = min(guess, high) - 14
 
     def quotient(log_lambda: float) -> float:
-        value = (information + cumulant(math.exp(log_lambda))) / math.exp(log_lambda)
+        rate = math.exp(log_lambda)
+        value = (information + cumulant(rate)) / rate if rate > 0 else math.inf
         return value if math.isfinite(value) else math.inf
 
     best = minimize_scalar(quotient, bounds=(low, high), method="bounded", options={"xatol": 1e-9})

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from theory.arguments import Count, NonNegative, Positive, checked
-from theory.checks import check_choice, check_integer, check_number
+from theory.checks import check_choice
 
 __all__ = [
     "ACTIVATIONS",
@@ -157,8 +157,7 @@ def normalization(*, epsilon: Positive, gain: NonNegative = 1.0, least_spread: N
     >>> round(normalization(epsilon=1e-6), 6)
     1000.0
     """
-    rho = check_number("least_spread", least_spread)
-    return check_number("gain", gain) / math.sqrt(rho * rho + check_number("epsilon", epsilon, positive=True))
+    return gain / math.hypot(least_spread, math.sqrt(epsilon))
 
 
 @checked
@@ -178,9 +177,7 @@ def normalization_radius(
     >>> normalization_radius(width=64)
     8.0
     """
-    check_number("epsilon", epsilon)
-    root = math.sqrt(check_integer("width", width))
-    return check_number("gain", gain) * root + check_number("offset", offset)
+    return gain * math.sqrt(width) + offset
 
 
 @checked
@@ -233,15 +230,11 @@ def attention(
     >>> attention(radius=2.0, score_norm=0.25, value_norm=1.0, length=16, over="sequence")
     9.0
     """
-    check_choice("over", over, ("tokens", "sequence"))
-    check_choice("mask", mask, ("none", "causal", "any"))
-    turning = check_number("score_norm", score_norm) * check_number("radius", radius) ** 2
-    count = check_integer("length", length)
-    spread = {"none": 1.0, "causal": 1.0 + math.log(count), "any": math.inf}[mask]
-    columns = math.sqrt(min(count, spread * math.exp(min(2.0 * turning, 700.0))))
+    turning = score_norm * radius * radius
+    spread = {"none": 1.0, "causal": 1.0 + math.log(length), "any": math.inf}[mask]
+    columns = math.sqrt(min(length, spread * math.exp(min(2.0 * turning, 700.0))))
     mixing = 1.0 + 2.0 * turning if over == "tokens" else columns + turning * (1.0 + columns)
-    stacked = check_number("value_norm", value_norm) * mixing * math.sqrt(check_integer("heads", heads))
-    return check_number("output_norm", output_norm) * stacked
+    return output_norm * value_norm * mixing * math.sqrt(heads)
 
 
 @checked
@@ -251,7 +244,7 @@ def residual(branch: NonNegative) -> float:
     >>> residual(0.5)
     1.5
     """
-    return 1.0 + check_number("branch", branch)
+    return 1.0 + branch
 
 
 @checked
@@ -261,8 +254,7 @@ def mlp(*, up_norm: NonNegative, down_norm: NonNegative, activation: str = "gelu
     >>> mlp(up_norm=2.0, down_norm=3.0, activation="relu")
     6.0
     """
-    constant = get_activation(activation).lipschitz
-    return constant * check_number("up_norm", up_norm) * check_number("down_norm", down_norm)
+    return get_activation(activation).lipschitz * up_norm * down_norm
 
 
 @checked
@@ -300,9 +292,8 @@ def gated_mlp(
     act = get_activation(activation)
     if act.offset:
         raise ValueError(f"activation of a gate must be zero at zero, got {activation!r}")
-    gate, up = check_number("gate_norm", gate_norm), check_number("up_norm", up_norm)
-    gate_rows = gate if gate_row_norm is None else min(gate, check_number("gate_row_norm", gate_row_norm))
-    up_rows = up if up_row_norm is None else min(up, check_number("up_row_norm", up_row_norm))
-    product = min(gate * up_rows, gate_rows * up)
-    scale = check_number("down_norm", down_norm) * check_number("radius", radius)
+    gate_rows = gate_norm if gate_row_norm is None else min(gate_norm, gate_row_norm)
+    up_rows = up_norm if up_row_norm is None else min(up_norm, up_row_norm)
+    product = min(gate_norm * up_rows, gate_rows * up_norm)
+    scale = down_norm * radius
     return scale * product * (act.lipschitz + act.growth)

@@ -15,6 +15,7 @@ from analysis.plots.information import plot_estimates
 from analysis.records import atomic_write_json, frame_of, read_json
 from analysis.runs import RunConfig, frame, run, seeds_of
 from analysis.tasks import DataOptions
+from analysis.tasks.load import _load_task
 
 pytestmark = pytest.mark.usefixtures("model_cache", "one_thread")
 
@@ -279,6 +280,21 @@ def test_data_is_reported_without_training_and_refused_strictly(tmp_path: Path, 
         assert main([*command, *words, "--missing", "drop", "--strict"]) == 2
         assert "error: strict: " in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_was_edited_under_its_name_and_size_is_not_taken_for_what_was_recorded(tmp_path: Path, write, capsys):
+    rows = "".join(f"word {i},{i % 2}\n" for i in range(20))
+    words = ["run", "--task", "custom", "--data", str(tmp_path / "a.csv"), "--kind", "text-classification"]
+    words += ["--text", "body", "--label", "label", "--model", "tiny:bert", "--epochs", "1", "--quiet"]
+    words += ["--folder", str(tmp_path / "r")]
+    write(tmp_path / "a.csv", f"body,label\n{rows}")
+    assert main(words) == 0
+    assert main(words) == 0
+    write(tmp_path / "a.csv", f"body,label\n{rows.replace('word 1,1', 'word 1,0')}")
+    _load_task.cache_clear()  # as another process would begin
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "was made on other data" in capsys.readouterr().err
 
 
 def test_a_chain_longer_than_its_run_is_refused_before_training(tmp_path: Path, capsys):

@@ -6,7 +6,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import nn
 
-from analysis.geometry.curvature import gauss_newton, hessian, top_eigenvalues
+from analysis.geometry.curvature import batch_eigenvalues, gauss_newton, hessian, top_eigenvalues
 from analysis.geometry.density import hutchinson, hutchpp, spectral_density
 
 
@@ -269,3 +269,103 @@ def test_curvlinops_agrees(network):
     ).to_scipy()
     vector = np.random.default_rng(0).standard_normal(43)
     np.testing.assert_allclose(hessian(model, batch, space="full").matvec(vector), theirs @ vector, atol=1e-10)
+
+
+class Pixels(nn.Module):
+    """A linear segmentation of images as wide as there are classes: (N, C, H, W) with C = W."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 1).double()
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class Tokens(nn.Module):
+    """A linear model of tokens whose loss shifts the labels or does not, whatever its name is."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.table, self.shift = nn.Linear(5, 5, bias=False).double(), shift
+
+    def forward(self, x, labels):
+        logits = self.table(x)
+        z, y = (logits[:, :-1], labels[:, 1:]) if self.shift else (logits, labels)
+        loss = nn.functional.cross_entropy(z.reshape(-1, 5), y.reshape(-1))
+        return type("Output", (), {"loss": loss, "logits": logits})()
+
+
+def linear_cases():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3, 2, 4, 4, generator=generator, dtype=torch.float64)
+    yield Pixels(), (images, torch.randint(0, 4, (3, 4, 4), generator=generator))
+    x = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 5, (2, 6), generator=generator)
+    for shift in (True, False):
+        yield Tokens(shift), {"x": x, "labels": labels}
+        ragged = labels.clone()
+        ragged[0, 3:] = -100
+        yield Tokens(shift), [{"x": x, "labels": ragged}, {"x": x[:1], "labels": labels[:1]}]
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_gauss_newton_is_the_hessian_wherever_the_model_is_linear(case):
+    model, data = list(linear_cases())[case]
+    both = [operator(model, data, space="full").dense() for operator in (hessian, gauss_newton)]
+    assert np.abs(both[0]).max() > 1e-3
+    np.testing.assert_allclose(both[0], both[1], atol=1e-12)
+
+
+def test_a_loss_that_the_gauss_newton_product_does_not_know_is_refused():
+    class Weighted(Tokens):
+        def forward(self, x, labels):
+            found = super().forward(x, labels)
+            found.loss = 2 * found.loss
+            return found
+
+    batch = {"x": torch.randn(2, 6, 5, dtype=torch.float64), "labels": torch.randint(0, 5, (2, 6))}
+    with pytest.raises(ValueError, match="give criterion"):
+        gauss_newton(Weighted(False), batch, space="full")
+    given = gauss_newton(
+        Weighted(False),
+        batch,
+        space="full",
+        criterion=lambda z, b: 2 * nn.functional.cross_entropy(z.reshape(-1, 5), b["labels"].reshape(-1)),
+    )
+    assert given.dense().shape == (25, 25)
+
+
+@pytest.mark.parametrize("size", [5, 60])
+def test_a_zero_hessian_and_one_of_nan_have_an_answer(size):
+    found = top_eigenvalues(matrix_operator(np.zeros((size, size))), count=2)
+    np.testing.assert_array_equal(found.values, [0.0, 0.0])
+    np.testing.assert_array_equal(found.residuals, [0.0, 0.0])
+    assert found.converged
+    broken = top_eigenvalues(matrix_operator(np.full((size, size), np.nan)), count=2)
+    assert np.isnan(broken.values).all()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_more_products_are_spent_than_allowed(count):
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((80, 80))
+    operator = matrix_operator(root + root.T)
+    for allowed in range(2 * count + 4, 60, 3):
+        for subspace in (None, 7):
+            found = top_eigenvalues(
+                operator, count=count, max_products=allowed, subspace=subspace, tolerance=1e-12, which="magnitude"
+            )
+            assert found.products <= allowed
+    with pytest.raises(ValueError, match=f"max_products must be at least {2 * count + 4} for"):
+        top_eigenvalues(operator, count=count, max_products=2 * count + 3)
+
+
+def test_each_batch_has_its_own_top_eigenvalue(network):
+    model, (x, y) = network
+    parts = [(x[:5], y[:5]), (x[5:], y[5:])]
+    found = batch_eigenvalues(model, parts, space="full", count=2)
+    for one, batch in zip(found, parts, strict=True):
+        want = np.linalg.eigvalsh(dense_hessian(model, batch))[::-1][:2]
+        np.testing.assert_allclose(one.values, want, rtol=1e-3)  # ARPACK's tolerance is 1e-4
+    assert abs(found[0].values[0] - found[1].values[0]) > 0.01

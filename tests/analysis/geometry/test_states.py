@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
+from adapters import merge_and_continue, prepare
 from analysis.geometry import Evaluation, hessian, interpolate, line, mean_rise, model_state, parameter_space, plane
 from analysis.geometry.objective import Batches, Objective
 from analysis.geometry.surface import Landscape
@@ -157,6 +158,28 @@ def test_a_line_between_two_adapters_takes_the_trained_classifier_along(space, k
     alone = plane(first, TEXT, space=space, steps=3, **QUIET)
     assert {name.rpartition(".")[2] for name in alone.fixed} == {"weight", "bias"}
     assert all("classifier.modules_to_save" in name for name in alone.fixed)
+
+
+def test_a_line_between_two_chains_or_two_frozen_factors_takes_along_what_is_their_own():
+    batch = (torch.randn(6, 8), torch.arange(6) % 3)
+    for method in ("asym", "cola", "c3la"):
+        ends = []
+        for seed in (1, 2):
+            torch.manual_seed(0)
+            base, links = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3)), 1 if method == "asym" else 2
+            options = {"rank": 2, "target_modules": ["0"], "modules_to_save": [], "links": links}
+            model = prepare(base, method, seed=0 if method == "c3la" else seed, **options).model
+            for turn in range(links):
+                if turn:
+                    merge_and_continue(model)
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        if parameter.requires_grad:
+                            parameter.add_(0.3 * seed * torch.randn(parameter.shape))
+            ends.append(model)
+        for space in ("adapter", "merged"):
+            found = interpolate(ends[0], batch, start=ends[0], end=ends[1], space=space, steps=3, margin=0.0, **QUIET)
+            np.testing.assert_allclose(found.values[[0, 2]], [own_loss(model, batch) for model in ends], rtol=1e-5)
 
 
 @pytest.mark.parametrize("space", ["adapter", "merged"])

@@ -20,7 +20,7 @@ MADE_UP = {
 def test_made_up_runs_reward_what_they_follow_and_nothing_else():
     follow = "measures/sharpness_worst_merged"
     table, claim = compare_task(
-        made_up_runs(follow=follow, seed=1), loss="cross_entropy", replicates=99, permutations=99, progress=False
+        made_up_runs(follow=follow, seed=1), loss="cross_entropy", permutations=99, progress=False
     )
     assert table.index[0] == follow
     assert table.loc[follow, "q"] < 0.1
@@ -39,7 +39,7 @@ def test_made_up_runs_reward_what_they_follow_and_nothing_else():
 
 def test_the_bound_wins_a_world_that_follows_it():
     frame = made_up_runs(follow=CANDIDATES[0], seed=3)
-    _, claim = compare_task(frame, loss="cross_entropy", replicates=99, permutations=19, progress=False)
+    _, claim = compare_task(frame, loss="cross_entropy", permutations=19, progress=False)
     assert claim["verdict"] == "supported"
     with pytest.raises(ValueError, match="follow"):
         made_up_runs(follow="luck")

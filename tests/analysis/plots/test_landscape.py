@@ -1,5 +1,6 @@
 """Figures of landscapes share one scale, mark centre and path, and draw each grid the right way round."""
 
+import dataclasses
 import json
 import re
 
@@ -208,3 +209,19 @@ def test_a_page_holds_every_surface_with_its_axes_and_says_how_it_was_measured()
     for refused in ([], [SMALL, plane([1.0, 2.0])]):
         with pytest.raises(ValueError, match="at least one landscape, each of two directions"):
             surfaces_page(refused)
+
+
+def test_checkpoints_have_the_colour_of_their_own_loss_and_ends_their_own_height():
+    path = np.array([[0.0, 5.0], [1.0, 10.0]])
+    beside = plane([[1.0, 2.0, 4.0], [8.0, 16.0, 3.0]], title="p", path=path, path_losses=(8.0, 2.0))
+    (ax,) = plot_contours([beside])
+    (points,) = (part for part in ax.collections if len(part.get_offsets()) == 2)
+    assert points.get_array().tolist() == [8.0, 2.0]
+    assert points.norm.vmin == 1.0
+    line = dataclasses.replace(
+        beside, values=np.array([1.0, 4.0]), x=np.array([-0.5, 1.5]), y=np.zeros(0), path=np.array([[0.0], [1.0]])
+    )
+    for rise, below in ((False, 0.0), (True, line.center_loss)):
+        _, ends = plot_lines([line], rise=rise).get_lines()
+        assert ends.get_xdata().tolist() == [0.0, 1.0]
+        assert ends.get_ydata().tolist() == [8.0 - below, 2.0 - below]

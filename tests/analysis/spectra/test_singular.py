@@ -259,3 +259,55 @@ def test_bad_matrices_are_refused():
         dense_cosines(basis, torch.eye(3))
     with pytest.raises(ValueError, match="epsilon must lie"):
         count_intruders(cosines(basis, torch.ones(4, 1), torch.ones(1, 4), count=2), epsilon=1.5)
+
+
+@pytest.mark.parametrize("size", [20, 200])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_no_update_of_an_identity_or_a_rotation_has_no_intruders(size, turned, side):
+    base = orthogonal(size, 1) if turned else torch.eye(size, dtype=torch.float64)
+    zero = torch.zeros(size, 2, dtype=torch.float64)
+    updates = [
+        LayerUpdate(name="factored", base=base, left=zero, right=zero.T),
+        LayerUpdate(name="dense", base=base, delta=torch.zeros_like(base)),
+    ]
+    vectors = intruder_dimensions(updates, side=side)
+    counts = intruder_counts(vectors, [0.5, 0.99])
+    assert counts["intruders"].tolist() == [0, 0]
+    assert counts["doubtful"].tolist() == [0, 0]
+
+
+def test_a_planted_intruder_of_an_identity_is_the_only_one():
+    """Every direction is a singular vector of an identity, so nothing can be new to it."""
+    base = torch.eye(40, dtype=torch.float64)
+    left = torch.full((40, 1), 40**-0.5, dtype=torch.float64)
+    found = intruder_dimensions([LayerUpdate(name="a", base=base, left=5 * left, right=left.T)])
+    np.testing.assert_allclose(found["cosine"], 1.0)
+    half = torch.cat([torch.ones(20), torch.full((20,), 0.5)]).double()  # two clusters: the direction lies between them
+    found = intruder_dimensions([LayerUpdate(name="a", base=torch.diag(half), left=50 * left, right=left.T)])
+    assert found["cosine"][0] == pytest.approx(math.sqrt(0.5), abs=0.01)
+
+
+@pytest.mark.parametrize("size", [12, 200])
+def test_a_zero_base_has_an_answer(size):
+    """W0 = 0 has no direction of its own: what an update adds is new, what stays zero is not."""
+    base, left = torch.zeros(size, size), torch.linalg.qr(torch.randn(size, 2)).Q
+    zero = torch.zeros_like(left)
+    vectors = intruder_dimensions(
+        [
+            LayerUpdate(name="both zero", base=base, left=zero, right=zero.T),
+            LayerUpdate(name="b", base=base, left=left, right=left.T),
+        ]
+    )
+    counts = {name: (group["cosine"] < 0.5).sum() for name, group in vectors.groupby("layer")}
+    assert counts == {"both zero": 0, "b": 2}
+    table = spectrum_table([LayerUpdate(name="b", base=base, left=left, right=left.T)]).iloc[0]
+    assert table["frobenius_ratio"] == math.inf
+    assert math.isnan(table["effective_rank_base"])
+
+
+def test_a_rank_deficient_base_without_update_has_no_intruders_by_all_vectors():
+    base = base_weight(30, 30)
+    base[:, 20:] = 0
+    update = LayerUpdate(name="a", base=base, delta=torch.zeros_like(base))
+    assert intruder_total(intruder_dimensions([update], convention="paper"), epsilon=0.99) == 0

@@ -283,9 +283,7 @@ def test_adjusted_p_values_control_their_error_rates_under_the_null():
 
 def test_planted_predictor_is_found_and_the_null_measures_are_not():
     frame = world(seed=2)
-    comparison = Comparison(
-        target="gap", axes=AXES, controls=("rank",), replicates=200, permutations=199, cmi_replicates=19
-    )
+    comparison = Comparison(target="gap", axes=AXES, controls=("rank",), permutations=199, cmi_replicates=19)
     names = ["planted", "noisy", "rank_alone", "noise", "constant"]
     table = agreement_table(frame, measures=names, comparison=comparison, progress=False)
     assert table.index[0] == "planted"
@@ -293,7 +291,7 @@ def test_planted_predictor_is_found_and_the_null_measures_are_not():
     assert table.loc["planted", "robust_sign_error"] == 0.0
     assert table.loc["planted", "q"] < 0.05 < table.loc["noise", "q"]
     low, tau, high = table.loc["noisy", ["tau_b_low", "tau_b", "tau_b_high"]]
-    assert 0 < low < tau < high < 1
+    assert 0 < low < tau < high <= 1
     assert np.isnan(table.loc["constant", "tau_b"])
     assert np.isnan(table.loc["constant", "p"])
     assert np.isnan(table.loc["rank_alone", "partial_tau"])
@@ -339,7 +337,7 @@ def test_bootstrap_interval_covers_the_true_tau():
 def test_measures_missing_in_some_runs_are_judged_on_the_others():
     frame = world()
     frame["partial"] = frame["gap"].where(frame["method"] != "m0")
-    comparison = Comparison(target="gap", axes=AXES, replicates=20, permutations=19, cmi_replicates=0)
+    comparison = Comparison(target="gap", axes=AXES, permutations=19, cmi_replicates=0)
     table = agreement_table(frame, measures=["partial", "noise"], comparison=comparison, progress=False)
     assert table.loc["partial", "runs"] == (frame["method"] != "m0").sum()
     assert table.loc["noise", "runs"] == len(frame)
@@ -347,9 +345,9 @@ def test_measures_missing_in_some_runs_are_judged_on_the_others():
 
 
 def test_paired_differences_favour_the_planted_measure_and_leave_two_noises_undecided():
-    frame = world(seed=7)
+    frame = world(seed=7, seeds=5)
     frame["noise2"] = np.random.default_rng(9).normal(size=len(frame))
-    comparison = Comparison(target="gap", axes=AXES, replicates=400)
+    comparison = Comparison(target="gap", axes=AXES)
     against = family_differences(frame, champion="planted", rivals=["noise", "reversed"], comparison=comparison)
     assert against["verdict"].tolist() == ["champion", "champion"]
     noise = family_differences(frame, champion="noise", rivals=["noise2", "planted"], comparison=comparison)

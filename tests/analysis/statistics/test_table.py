@@ -1,11 +1,13 @@
 """The table of agreement says, column by column, what the single statistics say of the same samples."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 from tqdm import tqdm
 
-from analysis.statistics import Comparison, agreement_table, family_differences
+from analysis.statistics import Comparison, agreement_table, crossed, crossed_tau, family_differences
 from analysis.statistics.agreement import granulated_tau, kendall_tau, partial_tau, sign_error, tied_share
 from analysis.statistics.conditional_mi import conditional_mutual_information
 from analysis.statistics.resampling import (
@@ -15,6 +17,7 @@ from analysis.statistics.resampling import (
     interval,
     permutation_p_value,
 )
+from analysis.statistics.table import _with_verdicts
 
 AXES = ("method", "rank")
 
@@ -34,7 +37,7 @@ def world():
 
 
 COMPARISON = Comparison(
-    target="gap", axes=AXES, fixed=("seed", "task"), strata=("task",), controls=("loss", "rank"), replicates=40,
+    target="gap", axes=AXES, fixed=("seed", "task"), strata=("task",), controls=("loss", "rank"),
     permutations=30, cmi_replicates=7, confidence=0.8, seed=5,
 )  # fmt: skip
 
@@ -51,12 +54,17 @@ def table(frame):
 
 @pytest.fixture(scope="module")
 def drawn(frame):
-    """Clusters, bootstrap multiplicities and shuffles of the table."""
+    """The two ways in which runs are drawn, shuffles, and bootstrap multiplicities, of the table."""
     clusters = frame.groupby(["method", "rank", "task"]).ngroup().to_numpy()
     strata = frame["task"].to_numpy()
-    weights = bootstrap_weights(pd.factorize(clusters)[0], replicates=40, seed=5)
+    weights = bootstrap_weights(pd.factorize(clusters)[0], replicates=7, seed=5)
     shuffles = list(cluster_permutations(pd.factorize(clusters)[0], replicates=30, seed=5, strata=strata))
-    return weights, shuffles
+    return {"configuration": clusters, "seed": frame["seed"].to_numpy()}, shuffles, weights
+
+
+def ends(statistic, ways):
+    """The interval that the table should have."""
+    return [end.item() for end in crossed(statistic, ways).interval(confidence=0.8)]
 
 
 def test_columns_stand_in_their_order_best_first(table):
@@ -74,15 +82,16 @@ def test_columns_stand_in_their_order_best_first(table):
 
 
 def test_tau_its_interval_and_its_p_values(frame, table, drawn):
-    weights, shuffles = drawn
+    ways, shuffles, _ = drawn
     gap = frame["gap"].to_numpy()
     for name in table.index:
         row, x = table.loc[name], frame[name]
         assert row["tau_b"] == kendall_tau(x, gap)[0]
         assert row["tau_a"] == kendall_tau(x, gap, variant="a")[0]
         assert row["ties"] == tied_share(x)[0]
-        low, high = interval(kendall_tau(x, gap, weights=weights)[:, 0], confidence=0.8)
-        assert (row["tau_b_low"], row["tau_b_high"]) == (low, high)
+        low, high = ends(lambda weights, x=x: kendall_tau(x, gap, weights=weights), ways)
+        # Sums of the same terms in another order.
+        assert [row["tau_b_low"], row["tau_b_high"]] == pytest.approx([low, high], rel=1e-9)
         null = np.array([kendall_tau(x, gap[index])[0] for index in shuffles])
         assert row["p"] == permutation_p_value(row["tau_b"], null)
     assert table.loc["coarse", "ties"] > 0 == table.loc["good", "ties"]
@@ -93,7 +102,7 @@ def test_tau_its_interval_and_its_p_values(frame, table, drawn):
 
 
 def test_granulated_tau_holds_seed_and_task_fixed(frame, table, drawn):
-    weights, shuffles = drawn
+    ways, shuffles, _ = drawn
     gap, options = frame["gap"].to_numpy(), {"axes": AXES, "fixed": ("seed", "task")}
     for name in table.index:
         row, x = table.loc[name], frame[name]
@@ -102,9 +111,8 @@ def test_granulated_tau_holds_seed_and_task_fixed(frame, table, drawn):
         assert [row["psi_method"], row["psi_rank"], row["granulated"]] == pytest.approx(
             [found[key].item() for key in ("method", "rank", "mean")], rel=1e-12
         )
-        samples = granulated_tau(x, gap, frame, weights=weights, **options)["mean"][:, 0]
-        low, high = interval(samples, confidence=0.8)
-        assert [row["granulated_low"], row["granulated_high"]] == pytest.approx([low.item(), high.item()], rel=1e-12)
+        low, high = ends(lambda w, x=x: granulated_tau(x, gap, frame, weights=w, **options)["mean"], ways)
+        assert [row["granulated_low"], row["granulated_high"]] == pytest.approx([low, high], rel=1e-9)
         null = np.array([granulated_tau(x, gap[index], frame, **options)["mean"].item() for index in shuffles])
         assert row["granulated_p"] == permutation_p_value(row["granulated"], null)
 
@@ -127,14 +135,14 @@ def test_partial_taus_take_out_all_controls_and_each(frame, table, drawn):
     for name in table.index:
         row, x = table.loc[name], frame[name]
         assert row["partial_tau"] == pytest.approx(partial_tau(x, gap, controls)[0], rel=1e-12)
-        low, high = interval(partial_tau(x, gap, controls, weights=drawn[0])[:, 0], confidence=0.8)
-        assert [row["partial_tau_low"], row["partial_tau_high"]] == pytest.approx([low.item(), high.item()], rel=1e-9)
+        low, high = ends(lambda weights, x=x: partial_tau(x, gap, controls, weights=weights), drawn[0])
+        assert [row["partial_tau_low"], row["partial_tau_high"]] == pytest.approx([low, high], rel=1e-9)
         for control in ("loss", "rank"):
             assert row[f"partial_{control}"] == pytest.approx(partial_tau(x, gap, frame[control])[0], rel=1e-12)
 
 
 def test_conditional_information_uses_its_own_number_of_samples(frame, table, drawn):
-    weights, shuffles = drawn
+    _, shuffles, weights = drawn
     gap = frame["gap"].to_numpy()
     for name in table.index:
         row, x = table.loc[name], frame[name]
@@ -154,7 +162,7 @@ def test_conditional_information_uses_its_own_number_of_samples(frame, table, dr
 
 
 def small(**options):
-    return Comparison(target="gap", axes=AXES, replicates=9, permutations=9, cmi_replicates=0, **options)
+    return Comparison(target="gap", axes=AXES, permutations=9, cmi_replicates=0, **options)
 
 
 def test_an_incomplete_grid_has_no_pgdl_score_and_no_draws_no_interval(frame):
@@ -163,7 +171,7 @@ def test_an_incomplete_grid_has_no_pgdl_score_and_no_draws_no_interval(frame):
     assert np.isnan(row[["cmi_pgdl", "cmi_low", "cmi_high", "cmi_null", "cmi_p"]].astype(float)).all()
     assert row["cmi"] > 0
     assert "partial_tau" not in row
-    one = Comparison(target="gap", axes=("rank",), replicates=9, permutations=9, cmi_replicates=0)
+    one = Comparison(target="gap", axes=("rank",), permutations=9, cmi_replicates=0)
     assert np.isnan(agreement_table(frame, measures=["good"], comparison=one, progress=False).loc["good", "cmi_pgdl"])
 
 
@@ -178,7 +186,7 @@ def test_clusters_are_axes_and_fixed_columns_but_the_seed_unless_named(frame):
 
 def test_nested_axes_reach_the_statistics(frame):
     chain = frame.assign(links=np.where(frame["method"] == "c", frame["rank"], 1)).query("rank == 1 or method == 'c'")
-    options = {"target": "gap", "axes": ("method", "links"), "replicates": 9, "permutations": 9, "cmi_replicates": 0}
+    options = {"target": "gap", "axes": ("method", "links"), "permutations": 9, "cmi_replicates": 0}
     options |= {"fixed": ("seed", "task")}
     crossed, nested = (
         agreement_table(chain, measures=["good"], comparison=Comparison(nested=n, **options), progress=False).iloc[0]
@@ -213,28 +221,44 @@ def test_runs_without_a_control_do_not_count(frame):
     assert row["runs"] == 24
 
 
-def test_differences_are_paired_by_sample_and_say_where_the_verdict_tips(frame, drawn):
+def test_differences_are_those_of_runs_that_know_both_and_say_where_the_verdict_tips(frame):
     part = frame.assign(good=frame["good"].where(frame.index != 0))
-    table = family_differences(part, champion="good", rivals=["coarse", "loss"], comparison=COMPARISON)
+    stated = dataclasses.replace(COMPARISON, margin=0.9)
+    table = family_differences(part, champion="good", rivals=["coarse", "loss"], comparison=stated)
     assert table.index.tolist() == ["coarse", "loss"]
     assert table.index.name == "rival"
     known = part.iloc[1:]
-    clusters = pd.factorize(known.groupby(["method", "rank", "task"]).ngroup().to_numpy())[0]
-    weights = bootstrap_weights(clusters, replicates=40, seed=5)
+    ways = {"configuration": known.groupby(["method", "rank", "task"]).ngroup(), "seed": known["seed"]}
     for rival in ("coarse", "loss"):
         row = table.loc[rival]
-        both = known[["good", rival]].to_numpy()
-        first, second = kendall_tau(both, known["gap"])
-        assert row[["runs", "tau_champion", "tau_rival", "difference"]].tolist() == [35, first, second, first - second]
-        samples = kendall_tau(both, known["gap"], weights=weights)
-        low, high = interval(samples[:, 0] - samples[:, 1], confidence=0.8)
-        assert (row["low"], row["high"]) == (low, high)
-        assert row["edge"] == min(abs(low), abs(high))
-        assert row["verdict"] == ("champion" if low > 0 else "rival" if high < 0 else "undecided")
-    three = frame.iloc[[0, 4, 8]]
+        tau, above = crossed_tau(known[["good", rival]], known["gap"], ways)
+        low, high = above.interval(confidence=0.8)
+        assert row["runs"] == 35
+        assert row[["tau_champion", "tau_rival"]].tolist() == tau.value.tolist()
+        assert (row["difference"], row["low"], row["high"]) == (above.value.item(), low.item(), high.item())
+        assert (row["standard_error"], row["degrees"]) == (above.standard_error.item(), above.degrees.item())
+        assert (row["p_champion"], row["p_rival"]) == (above.p_above().item(), above.p_below().item())
+        assert row["p_equivalent"] == above.p_equivalent(0.9).item()
+    three = frame.iloc[[0, 4, 9]]
     assert family_differences(three, champion="good", rivals=["loss"], comparison=COMPARISON)["runs"].item() == 3
     with pytest.raises(ValueError, match="2 runs know both 'good' and 'loss'; at least three are needed"):
         family_differences(three.iloc[1:], champion="good", rivals=["loss"], comparison=COMPARISON)
+
+
+def test_a_side_wins_by_its_corrected_p_value_and_edge_is_the_way_to_the_level():
+    table = pd.DataFrame(
+        {
+            "p_champion": [0.010, 0.99, 0.04, 0.5],
+            "p_rival": [0.99, 0.010, 0.96, 0.5],
+            "p_equivalent": [0.9, 0.9, 0.9, 0.04],
+        }
+    )
+    found = _with_verdicts(table, level=0.1)
+    assert found["p_champion_holm"].tolist() == pytest.approx([0.04, 1.0, 0.12, 1.0])
+    assert found["p_rival_holm"].tolist() == pytest.approx([1.0, 0.04, 1.0, 1.0])
+    assert found["verdict"].tolist() == ["champion", "rival", "undecided", "equivalent"]
+    assert found["edge"].tolist() == pytest.approx([0.01, 0.01, 0.07, 0.95])
+    assert _with_verdicts(table.drop(columns="p_equivalent"), level=0.1)["verdict"].iloc[3] == "undecided"
 
 
 def test_the_bar_moves_once_a_measure(frame, monkeypatch):

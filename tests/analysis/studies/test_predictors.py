@@ -37,7 +37,7 @@ def update(*, rank, links, base=2.0, change=0.5, name="layer.0", kind="columns")
         "links": links,
         "numbers_trained": WIDTH * rank * links,
         "a_trained": False,
-        "support": list(range(min(WIDTH, rank * links))),
+        "support": None if kind == "head" else list(range(min(WIDTH, rank * links))),
         "bits": 32,
         "side_information_bits": 0.0,
         "norm_update": change,
@@ -157,7 +157,7 @@ def test_failed_and_repeated_runs_are_told_apart(tmp_path):
 def test_the_claim_is_decided_for_the_planted_side(tmp_path, follow, verdict):
     write_world(tmp_path, follow=follow)
     frame = comparison_frame([tmp_path])
-    comparison = Comparison(target="gap/cross_entropy", axes=("method", "rank", "links"), replicates=300)
+    comparison = Comparison(target="gap/cross_entropy", axes=("method", "rank", "links"))
     claim = judge_claim(frame, comparison=comparison)
     assert claim["verdict"] == verdict
     assert claim["sentence"].endswith(f"the claim is {verdict}.")
@@ -194,13 +194,13 @@ def test_a_world_without_rivals_says_so(tmp_path):
     frame = comparison_frame([tmp_path])
     stated = frame.attrs["families"]
     frame = frame.drop(columns=[name for name in stated if stated[name] in ("sharpness", "curvature", "intruders")])
-    comparison = Comparison(target="gap/cross_entropy", axes=("method", "rank"), replicates=10)
+    comparison = Comparison(target="gap/cross_entropy", axes=("method", "rank"))
     assert judge_claim(frame, comparison=comparison)["verdict"] == "no rivals"
 
 
 def test_compare_task_finds_the_planted_bound(tmp_path):
     write_world(tmp_path, follow="bound")
-    table, _ = compare_task(comparison_frame([tmp_path]), loss="cross_entropy", replicates=50, permutations=99)
+    table, _ = compare_task(comparison_frame([tmp_path]), loss="cross_entropy", permutations=99)
     assert table.loc["bound/table1-root", "tau_b"] > 0.8
     assert table.loc["bound/table1-root", "q"] < 0.1
     assert abs(table.loc["measures/sharpness_worst_merged", "tau_b"]) < 0.4
@@ -209,20 +209,25 @@ def test_compare_task_finds_the_planted_bound(tmp_path):
 def test_result_and_command_write_the_same_tables(tmp_path, capsys):
     write_world(tmp_path / "runs", follow="neither")
     path = tmp_path / "agreement.json"
-    words = ["compare", str(tmp_path / "runs"), "--results", str(path), "--replicates", "20", "--permutations", "19"]
+    words = ["compare", str(tmp_path / "runs"), "--results", str(path), "--permutations", "19", "--worlds", "2"]
     assert main([*words, "--figures", str(tmp_path / "figures")]) == 0
     assert sorted(item.name for item in (tmp_path / "figures").iterdir()) == [
         "digits-cross_entropy.pdf",
         "digits-zero_one.pdf",
     ]
     written = read_json(path)
-    again = result(comparison_frame([tmp_path / "runs"]), replicates=20, permutations=19, seed=0)
+    again = result(comparison_frame([tmp_path / "runs"]), permutations=19, worlds=2, seed=0)
     assert written["values"]["runs"] == 27
     assert set(written["tables"]) == set(again["tables"])
     assert written["values"]["digits/cross_entropy/sentence"] == again["values"]["digits/cross_entropy/sentence"]
     rows = pd.DataFrame(**{k: written["tables"]["runs"][v] for k, v in (("data", "rows"), ("columns", "columns"))})
     assert rows["key"].is_unique
-    assert "the claim is" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "the claim is" in printed
+    assert "with a power of 0.8 it would see" in printed
+    rates = pd.DataFrame(written["tables"]["rates/digits/zero_one"]["rows"]).set_index(0)
+    assert rates.index.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert written["values"]["digits/zero_one/null_decided"] == 1 - rates.loc[0.0].iloc[-1]
     assert str(tmp_path) not in json.dumps(written)
 
 
@@ -233,7 +238,7 @@ def test_runs_of_other_tasks_are_taken_from_an_earlier_comparison(tmp_path, caps
         atomic_write_json(path, done | {"key": f"t-{done['key']}", "config": done["config"] | {"task": "trec"}})
     table = tmp_path / "information.csv"
     table.write_text("task,method,rank,ld_mi\ntrec,cla,1,0.75\ntrec,cla,2,0.25\n")
-    draws = ["--replicates", "9", "--permutations", "9"]
+    draws = ["--permutations", "9"]
     old, both = tmp_path / "old.json", tmp_path / "both.json"
     assert main(["compare", str(tmp_path / "old"), "--join", str(table), "--results", str(old), *draws]) == 0
     write_world(tmp_path / "new", follow="neither", seed=1)

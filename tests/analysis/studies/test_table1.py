@@ -69,7 +69,7 @@ def test_command_prints_a_table_and_writes_json_and_csv(tmp_path, capsys):
     assert "excess" in printed
     written = json.loads((tmp_path / "b.json").read_text())["bounds"]
     assert {row["bound"] for row in written} == {"table1-root", "direct", "support", "cheapest", "excess"}
-    assert (tmp_path / "b.csv").read_text().startswith("method,bound,value")
+    assert (tmp_path / "b.csv").read_text().startswith("method,bound,gap")
 
 
 def test_command_bounds_what_a_run_really_trained(tmp_path, capsys):
@@ -142,3 +142,12 @@ def test_figures_draw_what_they_are_given(found):
     assert (cheapest <= counted).all()
     assert cheapest[-1] < counted[-1]
     mpl.pyplot.close("all")
+
+
+def test_the_inverse_table_says_for_every_pair_what_it_would_take():
+    frame = bound_grid.needed_frame(methods=("lora", "cla"))
+    assert len(frame) == 2 * len(bound_grid.paper_pairs())
+    assert (frame["times"] == frame["needed"] / frame["n"]).all()
+    row = frame[(frame["model"] == "roberta-base") & (frame["dataset"] == "MRPC") & (frame["method"] == "cla")].iloc[0]
+    # The bound is 21.1149 at n = 3,668 and falls as the root: 3,668 x 21.1149^2 examples make it 1.
+    assert row["needed"] == pytest.approx(3668 * 21.1149**2, rel=1e-4)

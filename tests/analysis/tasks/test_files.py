@@ -8,8 +8,6 @@ import lzma
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from analysis.tasks.files import read_delimited, read_json_rows, read_text
 
@@ -99,14 +97,10 @@ def test_a_column_named_twice_is_refused(tmp_path: Path, write):
         read_delimited(write(tmp_path / "a.csv", "text,text\na,1\n"))
 
 
-LETTERS = st.text(st.characters(exclude_characters="\t\r\n\ufeff", exclude_categories=["Cs"]), min_size=1)
-
-
-@given(rows=st.lists(st.tuples(LETTERS, st.integers())))
-def test_whatever_letters_a_text_has_it_is_one_row_between_tabs(rows, tmp_path_factory):
-    path = tmp_path_factory.mktemp("rows") / "a.tsv"
-    path.write_bytes("".join(f"{text}\t{label}\n" for text, label in [("text", "label"), *rows]).encode())
-    assert [(row["text"], int(row["label"])) for row in read_delimited(path).rows] == rows
+def test_whatever_letter_a_text_has_it_is_one_row_between_tabs(tmp_path: Path):
+    letters = [chr(code) for code in range(1, 0x3000) if chr(code) not in "\t\r\n"]
+    (tmp_path / "a.tsv").write_bytes("".join(f"{text}\t1\n" for text in ["text", *letters]).encode())
+    assert [row["text"] for row in read_delimited(tmp_path / "a.tsv").rows] == letters
 
 
 def test_json_is_lines_or_an_array_and_a_line_that_is_none_is_named(tmp_path: Path, write):

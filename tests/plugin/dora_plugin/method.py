@@ -1,5 +1,6 @@
 """DoRA (arXiv:2402.09353): the direction of W0 + B A, the length of each row trained apart. No torch here."""
 
+from theory.assumptions import assume
 from theory.counting import log2_binomial
 from theory.descriptions import LINKS, SUPPORT, Description, gauge_fixed_numbers
 from theory.methods import Family, Method
@@ -22,7 +23,7 @@ GAUGE_AND_LENGTHS = Description(
     name="gauge-and-lengths",
     bits=_bits,
     why="dW is of full rank, but a function of W0, of B A, which has rank r, and of the lengths of the rows",
-    assumptions=("B A is quantised after its gauge is fixed, the lengths as they are, and that network is evaluated",),
+    assumptions=(assume("lengths-as-are", "B A is quantised after its gauge is fixed, the lengths as they are"),),
 )
 
 DORA = Method(
