@@ -28,12 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure every finished run, what is already measured skipped, so that the same command goes on; or models."""
+    for folder in args.runs or ():
+        check_folder(folder)
     found = subjects(args)
     if not args.runs:
         return _measure_models(found, args)
     if len(args.runs) > 1:
         raise ValueError(f"measure takes one folder of runs, got {len(args.runs)}")
-    check_folder(args.runs[0])
     summary = measures.measure_runs(
         args.runs[0],
         jobs=args.jobs,
