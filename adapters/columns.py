@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftConfig
@@ -27,7 +27,7 @@ class _Columns(Hooks):
             seed=asked.seed,
             method=asked.method.key,
             modules_to_save=list(asked.heads) or None,
-            **peft_targets(model, asked.targets),
+            **cast(dict[str, Any], peft_targets(model, asked.targets)),
         )
         return peft_model(model, config)
 

@@ -8,7 +8,7 @@ PEFT's LoRA does. That costs a copy of W, and in bf16 the sum is rounded to bf16
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -64,9 +64,9 @@ class ParamWrapper(nn.Module, ColumnLayer):
         active = [name for name in self.active_adapters if name in self.beyond_column_B]
         if self.disable_adapters or self.merged or not active:
             return self.base_layer(*args, **kwargs)
-        path, inner = self.parameter_name, self.base_layer
+        path, inner = self.parameter_name, cast(Any, self.base_layer)
         while isinstance(inner, BaseTunerLayer):
-            path, inner = f"base_layer.{path}", inner.base_layer
+            path, inner = f"base_layer.{path}", cast(Any, inner).base_layer
         return functional_call(self.base_layer, {path: self._adapted(active)}, args, kwargs)
 
     def _adapted(self, active: list[str]) -> Tensor:
@@ -87,7 +87,7 @@ class ParamWrapper(nn.Module, ColumnLayer):
         while isinstance(layer, BaseTunerLayer):
             if merge:
                 layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
-            layer = layer.base_layer
+            layer = cast(Any, layer).base_layer
         return layer
 
     def __repr__(self) -> str:

@@ -37,7 +37,7 @@ class ColumnModel(BaseTuner):
 
     prefix: str = PREFIX
     tuner_layer_cls = ColumnLayer
-    target_module_mapping = TARGET_MODULES
+    target_module_mapping = cast(dict[str, list[str]], TARGET_MODULES)  # PEFT's own has patterns too
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
         """Add an adapter's layers, under a name that torch can keep.
@@ -75,8 +75,8 @@ class ColumnModel(BaseTuner):
                     raise ValueError(f"target module {name!r} is a {type(base).__name__}; accepted: Linear, Conv1D")
                 self._check_target_module_compatiblity(config, model, name.rpartition(".")[2])
                 shapes[name] = list(shape)
-        for name, shape in target_parameters(model, config.target_parameters or []).items():
-            shapes[name] = list(shape)
+        parameters = target_parameters(model, config.target_parameters or [])
+        shapes |= {name: list(shape) for name, shape in parameters.items()}
         for name, (*_, in_features) in shapes.items():
             rank = _pattern(config.rank_pattern, name, config.r)
             largest = max([column for one in config.columns or [] for column in one], default=0)
@@ -125,8 +125,7 @@ class ColumnModel(BaseTuner):
             "alpha": _pattern(peft_config.alpha_pattern, current_key, peft_config.lora_alpha),
             "config": peft_config,
         }
-        known = isinstance(target, ColumnLayer) and getattr(target, "parameter_name", None) == parameter_name
-        if known:
+        if isinstance(target, ColumnLayer) and getattr(target, "parameter_name", None) == parameter_name:
             target.update_layer(adapter_name, **arguments)
             return
         layer: Any

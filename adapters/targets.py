@@ -31,7 +31,7 @@ class UntrainedWarning(UserWarning):
     """Weights that were never trained stay as they are."""
 
 
-TARGET_MODULES: dict[str, list[str] | str] = {
+TARGET_MODULES: dict[str, Sequence[str]] = {
     **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     **{kind: list(endings) for kind, endings in QUERY_VALUE.items()},
 }

@@ -146,17 +146,15 @@ def layer_updates(
         raise ValueError(f"layer {name!r} {state} first")
     inner: Any = layer.get_base_layer()
     short = base_name(place)
-    swapped = getattr(
-        layer, "_did_swap_in_out_features", None
-    )  # a parameter of its own; PEFT reads three as (e, in, out)
+    swapped = getattr(layer, "_did_swap_in_out_features", None)  # a parameter of its own; PEFT reads (e, in, out)
     common: dict[str, Any] = {"name": short, "layer": name}
-    common["stacked"] = swapped is not None and layer.num_experts > 1  # type: ignore[operator]
+    common["stacked"] = swapped is not None and cast(Any, layer).num_experts > 1
     common["transposed"] = isinstance(inner, Conv1D) or (common["stacked"] and not swapped)
     hooks = [_hooks(layer, key) for key in active]
     if all(item is not None and item.additive for item in hooks) and _unmoved(layer, f"{short}.weight", base):
         pairs = [cast(Hooks, item).factors(layer, key) for item, key in zip(hooks, active, strict=True)]
         left, right = torch.cat([pair[0] for pair in pairs], 1), torch.cat([pair[1] for pair in pairs])
-        weight = whole(cast(Tensor, layer.get_base_weight()).detach())
+        weight = whole(layer.get_base_weight().detach())
         yield WeightUpdate(
             parameter="weight", place=f"{place}.weight", base=weight, left=left, right=right, additive=True, **common
         )
@@ -184,7 +182,7 @@ def _merged(
     layer: BaseTunerLayer, active: list[str], start: Mapping[str, Tensor], *, name: str, method: str
 ) -> dict[str, Tensor]:
     """Return the parameters of the layer's base after PEFT's merge, computed in float64 on a copy."""
-    twin: Any = copy.deepcopy(layer).double()
+    twin: Any = cast(Any, copy.deepcopy(layer)).double()
     try:
         twin.merge(adapter_names=active)
     except NotImplementedError:
@@ -267,7 +265,7 @@ def _check_known(model: nn.Module, active: list[str]) -> None:
 
 def adapters_of(layer: BaseTunerLayer) -> set[str]:
     """The adapters that a layer carries: the keys of its containers."""
-    containers = [getattr(layer, name, None) for name in layer.adapter_layer_names]
+    containers: list[Any] = [getattr(layer, name, None) for name in layer.adapter_layer_names]
     return {key for container in containers if hasattr(container, "keys") for key in container.keys()}  # noqa: SIM118
 
 
@@ -283,7 +281,7 @@ def _hooks(layer: BaseTunerLayer, adapter: str) -> Hooks | None:
 
 def _unmoved(layer: BaseTunerLayer, name: str, base: Mapping[str, Tensor] | None) -> bool:
     """Whether the layer's own weight is W0."""
-    weight = cast(Tensor, layer.get_base_weight()).detach()
+    weight = layer.get_base_weight().detach()
     return base is None or torch.equal(whole(weight), _of_base(base, name, weight).to(weight.dtype))
 
 

@@ -272,7 +272,7 @@ class Objective:
 @contextlib.contextmanager
 def _merged_alone(model: nn.Module, layers: tuple[str, ...]) -> Iterator[None]:
     """Let adapted layers compute with the weight beneath the adapter alone, where W0 + dW is put."""
-    chosen = [model.get_submodule(name) for name in layers]
+    chosen: list[Any] = [model.get_submodule(name) for name in layers]
     before = [layer._disable_adapters for layer in chosen]
     for layer in chosen:
         layer._disable_adapters = True

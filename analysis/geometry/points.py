@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -191,7 +191,7 @@ def combine(directions: Sequence[Mapping[str, Tensor]], point: Sequence[float] |
     """Return the sum of directions times coordinates, in the directions' own precision."""
     at = torch.as_tensor(point, dtype=torch.float64)
     return {
-        name: sum(at[k].to(tensor) * direction[name] for k, direction in enumerate(directions))
+        name: cast(Tensor, sum(at[k].to(tensor) * direction[name] for k, direction in enumerate(directions)))
         for name, tensor in directions[0].items()
     }
 

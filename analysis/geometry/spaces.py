@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -218,7 +218,7 @@ def _of_adapters(model: nn.Module, parameters: Mapping[str, nn.Parameter], *, ac
         keys = adapters_of(layer)
         for container in (getattr(layer, name, None) for name in layer.adapter_layer_names):
             for key in keys & set(layer.active_adapters) if active else keys:
-                held = container[key] if hasattr(container, "keys") and key in container else None
+                held = cast(Any, container)[key] if hasattr(container, "keys") and key in cast(Any, container) else None
                 mine |= {id(held)} if isinstance(held, nn.Parameter) else set()
                 mine |= {id(p) for p in held.parameters()} if isinstance(held, nn.Module) else set()
     return {name: p for name, p in parameters.items() if id(p) in mine}

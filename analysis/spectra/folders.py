@@ -220,7 +220,7 @@ def _layer(kind: type[nn.Module], shape: tuple[int, ...]) -> nn.Module:
         if issubclass(kind, Conv1D):
             layer: Any = Conv1D(shape[1], shape[0])
         elif issubclass(kind, nn.Embedding):
-            layer = nn.Embedding(*shape)
+            layer = nn.Embedding(shape[0], shape[1])
         elif len(shape) > 2:
             named: Any = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[len(shape)]
             layer = named(shape[1], shape[0], shape[2:], bias=False)
