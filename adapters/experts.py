@@ -57,7 +57,7 @@ class ParamWrapper(nn.Module, ColumnLayer):
         stored = self.stored_weight()
         return stored.device, stored.dtype
 
-    def forward(self, *args, **kwargs) -> Any:
+    def forward(self, *args, **kwargs) -> object:
         """Call the module with the active adapters' columns added to its parameter."""
         if self.disable_adapters and self.merged:
             self.unmerge()
