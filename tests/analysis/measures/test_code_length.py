@@ -73,7 +73,7 @@ def test_bits_are_step_size_and_symbols_of_an_alphabet_that_reaches_both_ends():
 
 
 @pytest.mark.parametrize(
-    ("size", "step"), [(1e-20, 2.0**-48), (1e20, 2.0**15), (2.0**15, 2.0**15), (2.0**-48, 2.0**-48)]
+    ("size", "step"), [(0.6 * 2.0**-48, 2.0**-48), (1e20, 2.0**15), (1.5 * 2.0**16, 2.0**15), (2.0**-48, 2.0**-48)]
 )
 def test_the_steps_exponent_fits_in_six_bits(size, step):
     values = torch.full((4,), size, dtype=torch.float64)

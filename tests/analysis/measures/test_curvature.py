@@ -59,6 +59,13 @@ def test_what_nobody_asks_for_is_as_documented(asked, finished):
     assert asked.keys() == {"hessian", "top_eigenvalues", "hutchinson"}
 
 
+@pytest.mark.parametrize(("space", "names"), [("adapter", ["a.weight"]), ("merged", ["a.weight"]), ("full", None)])
+def test_outside_full_space_the_adapted_weights_alone_are_asked_for(space, names, asked, finished, monkeypatch):
+    monkeypatch.setattr(curvature, "adapted_weights", lambda model, record: ["a.weight"])
+    list(curvature_of_runs([finished], space=space))
+    assert asked["hessian"] == [{"space": space, "names": names}]
+
+
 def test_runs_are_read_from_where_data_and_model_are_now(asked, finished, loaded, monkeypatch):
     places = []
     monkeypatch.setattr(curvature, "load_run", lambda path, **where: places.append(where) or loaded)

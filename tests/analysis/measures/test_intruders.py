@@ -1,5 +1,7 @@
 """Intruders of planted updates are counted, and rated per direction that the update uses."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,8 @@ def test_two_even_directions_halve_the_rate():
 
 
 def test_half_and_ten_vectors_are_the_papers_own():
+    given = {name: one.default for name, one in inspect.signature(intruder_measures).parameters.items()}
+    assert (given["epsilon"], given["count"]) == (0.5, 10)
     updates = [update("half", 2, 3)]
     found, said = intruder_measures(updates), intruder_measures(updates, epsilon=0.5, count=10)
     assert found == said
