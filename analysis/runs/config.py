@@ -47,6 +47,7 @@ _LATER: dict[str, Any] = {
     "quoting": None,
     "missing": "refuse",
     "stratify": False,
+    "split": "published",
     "layers": None,
     "packing": False,
     "generate": 0,
