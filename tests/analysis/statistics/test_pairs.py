@@ -325,7 +325,7 @@ def test_means_of_bootstrap_samples_have_the_binomials_spread_and_are_drawn_in_b
         (bootstrap_weights, {"seed": 0}),
         (cluster_permutations, {"seed": 0}),
         (interval, {"confidence": 0.95}),
-        (Comparison, {"replicates": 1000, "permutations": 999, "cmi_replicates": 100, "confidence": 0.95, "seed": 0}),
+        (Comparison, {"permutations": 999, "cmi_replicates": 100, "confidence": 0.95, "seed": 0}),
     ],
 )
 def test_what_is_not_said_is_what_the_committed_results_were_made_with(function, defaults):

@@ -76,7 +76,8 @@ def test_a_cell_is_mean_low_and_high_over_seeds_scaled():
     rows = [("t", "cla", 2, seed, value) for seed, value in enumerate([0.25, 0.5])]
     runs = pd.DataFrame([*rows, ("t", "lora", 2, 0, 0.125)], columns=["task", "method", "rank", "seed", "gap"])
     table = method_table(runs, "gap", scale=100.0, digits=1)
-    assert table.loc["t", "cLA"] == "37.5 [25.0, 50.0]"
+    # Student's interval of two seeds: 12.706 standard errors of 12.5 on both sides.
+    assert table.loc["t", "cLA"] == "37.5 [-121.3, 196.3]"
     assert table.loc["t", "LoRA"] == "12.5 [nan, nan]"
 
 
