@@ -195,13 +195,14 @@ def test_killed_workers_cost_no_finished_cell(tmp_path: Path, driver):
         """Workers that the last kill did not know of: the pool was made anew, and is at work."""
         return set(at_work(tmp_path).values()) - known
 
+    # Let go too early, a worker of the broken pool could end its cell and be ended before its record.
     for done in ({0}, {0, 1}):
+        wait_for(lambda: len(fresh()) == 2, process)
         let_go(tmp_path, *done)
         wait_for(lambda d=done: recorded(tmp_path) == d and len(fresh()) == 2, process)
         victim, *_ = fresh()
         known = {worker for _, worker in events(tmp_path, "start")}
         os.kill(victim, signal.SIGKILL)
-    # Let go too early, a worker of the broken pool could end its cell and be ended before its record.
     wait_for(lambda: len(fresh()) == 2, process)
     let_go(tmp_path)
     output = finish(process)
