@@ -14,6 +14,8 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -28,7 +30,7 @@ from adapters.frozen import FrozenSum
 from adapters.functional import Term, column_linear, select_columns
 from theory.methods import get_method
 
-__all__ = ["ColumnLayer", "ColumnLinear", "at_least_fp32", "layer_shape", "whole"]
+__all__ = ["ColumnLayer", "ColumnLinear", "at_least_fp32", "layer_shape", "without_adapters", "whole"]
 
 logger = logging.getLogger(__name__)
 PREFIX = "beyond_column_"
@@ -42,6 +44,23 @@ def layer_shape(module: nn.Module) -> tuple[int, int] | None:
         linear: Any = module  # quantised layers share nn.Linear's names, not its class
         return linear.out_features, linear.in_features
     return None
+
+
+@contextmanager
+def without_adapters(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Let adapted layers of any PEFT method compute with the weight beneath the adapter alone.
+
+    PEFT's own switch freezes and unfreezes parameters on the way; this one leaves them as they are.
+    """
+    chosen: list[Any] = list(layers)
+    before = [layer._disable_adapters for layer in chosen]
+    for layer in chosen:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, value in zip(chosen, before, strict=True):
+            layer._disable_adapters = value
 
 
 class ColumnLayer(BaseTunerLayer):

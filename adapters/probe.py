@@ -13,13 +13,13 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from adapters.inputs import Batch, call, known_inputs
+from adapters.layer import without_adapters
 from adapters.snapshot import Snapshot
 
 __all__ = ["probe"]
@@ -75,7 +75,7 @@ def _try(part: nn.Module, inputs: Batch, pending: Layers, *, given: bool) -> Lay
     inside = set(part.modules())
     layers = {name: one for name, one in pending.items() if one in inside}
     try:
-        with _disabled(layers), torch.no_grad():
+        with without_adapters(layers.values()), torch.no_grad():
             call(part.train(), inputs)
     except _DOES_NOT_FIT as error:
         if given:
@@ -116,19 +116,6 @@ def _complaint(name: str, layer: nn.Module, parent: nn.Module | None, *, called:
         f"target {name!r} would train nothing: {why}; leave it out of target_modules, or give a batch in whose forward "
         f"pass it matters ({type(layer).__name__})"
     )
-
-
-@contextmanager
-def _disabled(layers: Layers) -> Iterator[None]:
-    tuners = [cast(BaseTunerLayer, one) for one in layers.values()]
-    before = [one._disable_adapters for one in tuners]
-    for one in tuners:
-        one._disable_adapters = True
-    try:
-        yield
-    finally:
-        for one, value in zip(tuners, before, strict=True):
-            one._disable_adapters = value
 
 
 @contextmanager

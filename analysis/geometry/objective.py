@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from adapters.layer import without_adapters
 from analysis.geometry.spaces import Space, SpaceName, parameter_space
 
 __all__ = ["Batches", "Loss", "Objective", "agree", "check_start", "default_loss", "evaluation_mode", "objective_at"]
@@ -265,22 +266,9 @@ class Objective:
         return total / count, {name: value / count for name, value in sums.items()}
 
     def _forward(self, values: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        with _merged_alone(self.model, self._bare if values else ()):
+        # W0 + dW is put where W0 was
+        with without_adapters(self.model.get_submodule(name) for name in (self._bare if values else ())):
             return functional_call(self.model, dict(values), args, {**kwargs, **self._fixed}, tie_weights=self._tied)
-
-
-@contextlib.contextmanager
-def _merged_alone(model: nn.Module, layers: tuple[str, ...]) -> Iterator[None]:
-    """Let adapted layers compute with the weight beneath the adapter alone, where W0 + dW is put."""
-    chosen: list[Any] = [model.get_submodule(name) for name in layers]
-    before = [layer._disable_adapters for layer in chosen]
-    for layer in chosen:
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer, value in zip(chosen, before, strict=True):
-            layer._disable_adapters = value
 
 
 def objective_at(
